@@ -1,0 +1,35 @@
+# make setup       .venv for what this machine has: the engine for GPUs where there is an NVIDIA driver, else none (EXTRAS="cpu" names it)
+# make test        set up the CPU engine and the test tools, run every test
+# make check       what continuous integration runs: lint, types, shell scripts, tests
+# make clean       remove caches; .venv, weights, logs and media stay
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: setup dev test lint types shell check clean
+
+# $(call set_up,EXTRAS): .venv has these extras afterwards, and $$python runs them. A path may hold spaces and quotes.
+set_up = root=$$(pwd -P); source scripts/python.sh; set_up $(1)
+
+setup:
+	@$(call set_up,$(or $(EXTRAS),$$(engine_for)))
+
+dev:
+	@$(call set_up,cpu dev)
+
+test:
+	@$(call set_up,cpu dev); exec "$$python" -m pytest $(PYTEST_ARGS)
+
+lint: dev
+	@$(call set_up,cpu dev); "$$python" -m ruff check .
+
+types: dev
+	@$(call set_up,cpu dev); "$$python" -m mypy
+
+shell: dev
+	@$(call set_up,cpu dev); "$$(dirname "$$python")/shellcheck" --external-sources ./*.sh scripts/*.sh .ci/run
+
+check: lint types shell test
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+from qwen_fp8_ops.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""``start``: the supervisor in the foreground, or with --detach in the background."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from qwen_fp8_ops.cli.common import Call, shared_options
+from qwen_fp8_ops.errors import ExitCode
+
+if TYPE_CHECKING:
+    from qwen_fp8_ops.config.settings import Settings
+    from qwen_fp8_ops.plan.launch import LaunchPlan
+
+
+@click.command(epilog="Examples:\n\n\b\n  ./start_service.sh --profile demo\n  qwen-fp8 start --detach --profile throughput --profile fast\n  qwen-fp8 start --dry-run --set MAX_MODEL_LEN=65536")
+@click.option("--detach", is_flag=True, help="Run in the background; returns when the service is ready.")
+@click.option("--dry-run", is_flag=True, help="Print the exact commands and start nothing; with --json the whole plan.")
+@shared_options
+def start(call: Call, detach: bool, dry_run: bool) -> int:
+    """Start the service: check, start the media server and the engine, watch and restart them.
+
+    Ctrl+C drains and stops; a second Ctrl+C stops at once.
+    """
+    from qwen_fp8_ops.plan.launch import describe
+    from qwen_fp8_ops.plan.situation import plan_here
+
+    configuration = call.configuration()
+    plan = plan_here(configuration, call.paths, os.environ)
+    if dry_run:
+        call.give({"ok": True, **plan.as_json()}, describe(plan))
+        return ExitCode.DONE
+    return _start_detached(call, plan.settings) if detach else _start_here(call, plan)
+
+
+def _start_here(call: Call, plan: LaunchPlan) -> int:
+    from qwen_fp8_ops.service.start import start as start_service
+
+    console = call.console(plan.settings)
+    try:
+        outcome = start_service(plan, call.paths, console, os.environ)
+    finally:
+        console.close()
+    if outcome.error:
+        raise outcome.error
+    console.say("Stopped: every process is gone, the ports are free." if outcome.was_ready else "Interrupted; nothing is left running.")
+    return outcome.exit_code
+
+
+def _start_detached(call: Call, settings: Settings) -> int:
+    from qwen_fp8_ops.service.detach import start_detached
+
+    console = call.console(settings)
+    try:
+        state = start_detached([*call.as_arguments(), "start"], call.paths, console)
+    finally:
+        console.close()
+    console.ready(state, state["ready_seconds"])
+    return ExitCode.DONE

@@ -1,0 +1,59 @@
+"""The list of verbs. Each is imported when it is called, so that one verb never pays for another's imports."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from qwen_fp8_ops.errors import ExitCode
+
+VERBS: dict[str, str] = {
+    "download": "Fetch the model's weights.",
+    "verify": "Check the model's files, every byte of them, and repair what is bad.",
+    "plan": "Say whether it fits in memory, with all numbers, and what to change.",
+    "doctor": "Check everything a start would check, start nothing.",
+    "start": "Start the service and watch it.",
+    "stop": "Drain and stop the service, and prove that it is gone.",
+    "restart": "Restart the engine with the current settings; the media server stays.",
+    "status": "Show state, load, memory and problems.",
+    "logs": "Show what the engine, the media server or the supervisor wrote.",
+    "config": "Show every setting and where it came from.",
+    "chat": "Ask the model, with images and videos.",
+    "media": "Run the media server alone.",
+}
+
+
+class LazyVerbs(click.Group):
+    """A group whose verb ``x`` is the object ``x`` of ``qwen_fp8_ops.cli.x``."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`): not a failure, of which click would make an exit 1. Python would
+            # complain again at its own exit, when it writes what is left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.DONE
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"qwen_fp8_ops.cli.{name}"), name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.format_message()} The verbs are {', '.join(VERBS)}.", ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))

@@ -1,0 +1,161 @@
+"""When the engine has died, and only then: which lines of its log say why, and can trying again help.
+
+The last traceback of a dying vLLM is rarely the cause: the API server reports that the engine core failed, which reports that a
+worker failed. So the innermost process that says something of its own is believed. Where only the outer ones complain, an inner one
+was killed. Where it was the API server alone, its last traceback counts: earlier ones are of requests that failed and did no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+LONGEST = 600
+
+HEAD = re.compile(r"\((?P<who>[A-Za-z][\w-]*)(?: pid=\d+)?\) ?(?P<place>(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
+EXCEPTION = re.compile(r"(?:[a-zA-Z_][\w.]*\.)?(?:[A-Z]\w*)?(?:Error|Exception|Interrupt|Exit|Failure)(?:: .*)?")
+FATAL = re.compile(
+    r"Worker proc .* died unexpectedly|Failed to load model - not enough GPU memory|Watchdog caught collective operation timeout"
+    r"|Fatal Python error: |terminate called after throwing|^\S+(?: \S+)?: error: "
+)
+SECOND_HAND = re.compile(
+    r"Engine core initialization failed|WorkerProc (?:failed to start|initialization failed)|Worker failed with error|Executor failed"
+    r"|EngineDeadError|EngineCore failed to start|[Cc]ancelled|CancelledError"
+)
+SILENT = "a process of the engine ended without a word, as one that was killed does (for want of memory, or by hand)"
+UNTOLD = "its log does not say why"
+
+TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
+CHAINED = re.compile(r"During handling of the above exception|The above exception was the direct cause")
+CHILD_DIES = re.compile(r"Process (\w[\w-]*):")
+WAS_READY = re.compile(r"Application startup complete")
+UVICORN = re.compile(r"ERROR:    (?!Exception in ASGI|Application startup failed)")
+DETAIL_NOISE = re.compile(r"For further information visit|CUDA kernel errors might be|For debugging consider|Compile with `TORCH|Search for `cuda")
+INPUT_VALUE = re.compile(r" \[type=\w+, input_value=.*", re.DOTALL)
+FAREWELL = re.compile(r"nanobind: | - (?:leaked|\.\.\. skipped)|See https://nanobind|.*resource_tracker|  warnings\.warn\(|INFO:     ")
+
+# fmt: off
+NEVER_WORKS: tuple[re.Pattern[str], ...] = tuple(re.compile(text) for text in (
+    r"No available memory for the cache blocks",
+    r"To serve at least one request with the model's max seq len",
+    r"on kv cache allocation is less than requested memory",
+    r"not divisible by weight quantization block",
+    r"requires AMX",
+    r"Model architectures .* are not supported",
+    r"Repo id must be in the form|Invalid repository ID or local directory",
+    r"error: (?:unrecognized arguments|argument )",
+    r"User-specified max_model_len .* is greater than",
+    r"SafetensorError|safetensors_rust|Weight files referenced in index but missing|Cannot find any model weights",
+    r"The size of tensor a .* must match|Attempted to load weight|not initialized from checkpoint",
+    r"No module named",
+    r"driver on your system is too old",
+    r"pydantic_core.*ValidationError|validation error.* for \w+Config",
+))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class RootCause:
+    """``lines``: the telling one first, then more evidence. Where ``told`` is false they are only the log's last ones."""
+
+    lines: tuple[str, ...]
+    retryable: bool
+    told: bool = True
+
+    @property
+    def headline(self) -> str:
+        return self.lines[0] if self.told and self.lines else UNTOLD
+
+
+@dataclass
+class Message:
+    """One complaint. ``depth``: 2 a worker's, 1 the engine core's, 0 the API server's. Messages of one traceback, with what it
+    came from, have one ``chain``.
+    """
+
+    depth: int
+    text: str
+    chain: int
+    after_ready: bool = False
+
+    @property
+    def second_hand(self) -> bool:
+        return bool(SECOND_HAND.search(self.text))
+
+
+def find_root_cause(log: Sequence[str], *, most: int = 6) -> RootCause:
+    """Read the log of a dead engine."""
+    messages = _messages(log)
+    own = [message for message in messages if not message.second_hand]
+    inner = sorted((message for message in own if message.depth), key=lambda message: -message.depth)  # stable: first in the log first
+    if inner:
+        lines = _texts(inner)
+    elif len(own) < len(messages):
+        outer = [message for message in own if not message.after_ready]
+        lines = _texts(outer) or [SILENT, *_texts(messages)]
+    else:
+        last = [message for message in own if message.chain == own[-1].chain]
+        lines = _texts(reversed(last))
+    if not lines:
+        return RootCause(tuple(_texts(Message(0, _split(line)[2].strip(), 0) for line in log if line.strip() and not FAREWELL.match(line)))[-most:], True, told=False)
+    return RootCause(tuple(lines[:most]), retryable=not any(pattern.search(line) for line in lines[:most] for pattern in NEVER_WORKS))
+
+
+def _texts(messages: Iterable[Message]) -> list[str]:
+    return list(dict.fromkeys(message.text if len(message.text) <= LONGEST else message.text[: LONGEST - 1] + "…" for message in messages))
+
+
+def _messages(log: Sequence[str]) -> list[Message]:
+    """Every complaint in the log's order, each with the lines that its text goes on over.
+
+    vLLM puts process, time and place before every line of a record, and the records of eight workers mix: what belongs together is
+    told by that head. Lines without one are what Python itself wrote.
+    """
+    found: list[Message] = []
+    unfinished: dict[str, Message] = {}
+    chain, chained, ready, dying = 0, False, False, 0
+    for line in log:
+        who, head, text = _split(line)
+        ready = ready or bool(WAS_READY.search(text))
+        plain = UVICORN.sub("", text.strip())
+        if TRACEBACK.match(plain):
+            chain, chained = (chain if chained else chain + 1), False
+            unfinished.pop(head, None)
+        elif CHAINED.match(plain):
+            chained = True
+            unfinished.pop(head, None)
+        elif child := CHILD_DIES.fullmatch(plain):
+            dying = _depth(child[1])
+        elif EXCEPTION.fullmatch(plain) or FATAL.search(plain) or UVICORN.match(text):
+            depth = _depth(who) if who else dying
+            dying = dying if who else 0
+            unfinished[head] = Message(depth, INPUT_VALUE.sub("", plain), chain, ready)
+            found.append(unfinished[head])
+        elif head in unfinished and _goes_on(text, has_place=bool(head)):
+            _add_detail(unfinished[head], plain)
+        else:
+            unfinished.pop(head, None)
+    return found
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    """Process, whole head (empty where there is no time and place in it) and text of a line."""
+    found = HEAD.match(line)
+    if not found:
+        return "", "", line
+    return found["who"], found[0] if found["place"] else "", line[found.end() :]
+
+
+def _depth(who: str) -> int:
+    return 2 if "Worker" in who else 1 if who.startswith("EngineCore") else 0
+
+
+def _goes_on(text: str, *, has_place: bool) -> bool:
+    """Does a message go on with this line? In a record every line is part of it, elsewhere only what is set in."""
+    return bool(text.strip()) and (has_place or text[0].isspace()) and not text.startswith('  File "')
+
+
+def _add_detail(message: Message, detail: str) -> None:
+    if not DETAIL_NOISE.match(detail) and len(message.text) < LONGEST:
+        message.text += (" " if message.text[-1] in ".:;,!?" else ": ") + INPUT_VALUE.sub("", detail)

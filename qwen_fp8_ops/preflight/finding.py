@@ -1,0 +1,27 @@
+"""What one check found, and the verdict over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Level = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``code`` is stable; ``seen`` says what was found, ``fix`` what to do, one step a line."""
+
+    code: str
+    level: Level
+    seen: str
+    fix: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verdict(findings: Iterable[Finding]) -> Level:
+    levels = {finding.level for finding in findings}
+    return "fail" if "fail" in levels else "warn" if "warn" in levels else "pass"

@@ -1,0 +1,93 @@
+"""What a terminal, or a log file, is told while the service starts, runs and stops. Everything here goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from qwen_fp8_ops.outside import clock
+from qwen_fp8_ops.report.text import render_ready
+from qwen_fp8_ops.report.words import load_line
+from qwen_fp8_ops.service.states import State
+
+REPEAT_SECONDS = 30.0
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Console:
+    """On a terminal one moving line, elsewhere a line at each change and every 30 s. ``log_format`` json gives one object a line."""
+
+    def __init__(self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None) -> None:
+        """
+        Args:
+            log_level: what is below it is not said; that the service is ready always is.
+            announce: takes the place of the text that is printed when the service is ready.
+        """
+        self._json = log_format == "json"
+        self._threshold = LEVELS.index(log_level)
+        self._announce = announce
+        self._progress: Any = None
+        self._task: Any = None
+        self._last = ("", 0.0)
+        self._moving = sys.stderr.isatty() and not self._json
+
+    def say(self, text: str, level: str = "info") -> None:
+        if LEVELS.index(level) >= self._threshold:
+            self._print(text, level)
+
+    def _print(self, text: str, level: str) -> None:
+        if self._json:
+            print(json.dumps({"time": clock.now(), "level": level, "message": text}, ensure_ascii=False), file=sys.stderr, flush=True)
+            return
+        line = text if level == "info" else f"{level}: {text}"
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def progress(self, text: str, fraction: float | None = None) -> None:
+        if self._moving:
+            self._move(text, fraction)
+            return
+        said, moment = self._last
+        key = text.partition(",")[0]
+        if key != said or clock.monotonic() - moment > REPEAT_SECONDS:
+            self._last = (key, clock.monotonic())
+            self.say(text)
+
+    def _move(self, text: str, fraction: float | None) -> None:
+        if self._progress is None:
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            columns = SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
+            self._progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
+            self._task = self._progress.add_task("")
+            self._progress.start()
+        self._progress.update(self._task, description=text, total=1.0 if fraction is not None else None, completed=fraction or 0.0)
+
+    def update(self, state: State, snapshot: dict[str, Any]) -> None:
+        load = snapshot.get("load")
+        if state is State.STARTING and load:
+            self.progress(load_line(load), load.get("fraction"))
+        elif state in (State.STARTING, State.STOPPING, State.PREFLIGHT):
+            self.progress({State.STARTING: "waiting to start the engine again", State.STOPPING: "stopping", State.PREFLIGHT: "checking"}[state])
+        elif state is not State.DRAINING:
+            self.close()
+
+    def ready(self, snapshot: dict[str, Any], seconds: float) -> None:
+        self.close()
+        if self._announce:
+            self._announce()
+        elif self._json:
+            self._print(f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
+        else:
+            print(render_ready(snapshot, seconds), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the moving line; what is printed next begins on a line of its own."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,162 @@
+"""The status of a run as one object with a fixed shape (`status --json`), also when nothing runs or cannot be read.
+
+Reads the run's files, /proc and NVML; decides nothing and writes nothing. Of a run on another host it shows what was recorded and
+judges no pid.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.outside import clock, nvml, process
+from qwen_fp8_ops.outside.files import move_away, read_json
+from qwen_fp8_ops.outside.nvml import Gpu
+from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.service.states import ENDED, SERVING, State
+
+SCHEMA = 1
+RANK = re.compile(r"Worker(?:_TP(\d+))?")
+
+Problem = dict[str, str]
+
+
+def collect(paths: RunPaths) -> dict[str, Any]:
+    """The whole status. Keys and units are a contract: report/status.schema.json."""
+    problems: list[Problem] = []
+    recorded = _read(paths, problems)
+    try:
+        return _status(recorded, problems)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        damage = {"code": "damaged-file", "message": f"{paths.state} is damaged: {error!r}", "fix": move_away(paths.state)}
+        return _status({}, [damage])
+
+
+def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    supervisor = Identity.from_json(recorded.get("supervisor"))
+    state = State(recorded.get("state", State.STOPPED))
+    error = recorded.get("error")
+    remote = supervisor is not None and not supervisor.here
+    processes = [] if remote else _processes(recorded)
+    if state not in ENDED and not remote and not (supervisor and supervisor.alive):
+        state = State.FAILED
+        left = len(processes)
+        error = {
+            "code": "supervisor-gone",
+            "message": f"The supervisor (pid {supervisor.pid if supervisor else '?'}) is gone" + (f"; {left} processes of the service still run, unwatched" if left else ""),
+            "fix": "./start_service.sh ends what is left and starts again; ./stop_service.sh only ends it",
+        }
+    problems += [
+        {"code": f"{program['name']}-{program['state']}", "message": f"{program['name']}: {program['problem']}", "fix": f"See {program['log']}"}
+        for program in recorded.get("programs", [])
+        if program.get("problem") and state not in ENDED
+    ]
+    if remote and supervisor is not None:
+        problems.append({"code": "other-host", "message": f"It runs on {supervisor.host}; this is what it last recorded", "fix": f"ssh {supervisor.host}"})
+    gpus, gpu_problem = ([], None) if remote else _gpus(processes)
+    if gpu_problem:
+        problems.append(gpu_problem)
+    alive = state not in ENDED
+    return {
+        "schema": SCHEMA,
+        "ok": state in SERVING,
+        "state": state.value,
+        "profile": recorded.get("profile"),
+        "model": recorded.get("model"),
+        "url": recorded.get("url"),
+        "since": recorded.get("since"),
+        "uptime_seconds": round(clock.seconds_since(recorded["started_at"]), 1) if alive and recorded.get("started_at") else None,
+        "restarts": recorded.get("restarts", 0),
+        "load": recorded.get("load") if alive else None,
+        "processes": processes,
+        "media": _media(recorded, alive),
+        "gpus": gpus,
+        "memory": recorded.get("memory") if alive else None,
+        "engines": recorded.get("engines", []) if alive else [],
+        "engine": recorded.get("engine") if state in SERVING else None,
+        "slurm": _slurm(recorded.get("slurm")),
+        "problems": problems,
+        "error": {key: error[key] for key in ("code", "message", "fix")} if error else None,
+    }
+
+
+def _read(paths: RunPaths, problems: list[Problem]) -> dict[str, Any]:
+    try:
+        value = read_json(paths.state)
+    except OpsError as error:
+        problems.append({"code": error.code, "message": error.message, "fix": error.fix})
+        return {}
+    if isinstance(value, dict) and isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
+        problems.append({"code": "newer-state", "message": f"{paths.state} was written by a newer version", "fix": "Use the version that started the service."})
+        return {}
+    if isinstance(value, dict) and value.get("state") in list(State):
+        return value
+    if value is not None:
+        problems.append({"code": "damaged-file", "message": f"{paths.state} holds no state", "fix": move_away(paths.state)})
+    return {}
+
+
+def _processes(recorded: dict[str, Any]) -> list[dict[str, Any]]:
+    """The living processes of each program, the workers with their rank, as the process titles tell it."""
+    found = []
+    for program in recorded.get("programs", []):
+        leader = Identity.from_json(program.get("identity"))
+        for member in process.session_members(leader) if leader else []:
+            title = process.command_line(member.pid)
+            worker = RANK.search(title) if title.startswith("VLLM::") else None
+            found.append(
+                {
+                    "role": "worker" if worker else program["role"],
+                    "pid": member.pid,
+                    "rank": int(worker[1] or 0) if worker else None,
+                    "rss_bytes": process.resident_bytes(member.pid) or 0,
+                    "alive": True,
+                }
+            )
+    return found
+
+
+def _media(recorded: dict[str, Any], alive: bool) -> dict[str, Any] | None:
+    media = recorded.get("media")
+    state = next((program["state"] for program in recorded.get("programs", []) if program["role"] == "media"), State.STOPPED.value)
+    return {"state": state if alive else State.STOPPED.value, "url": media["url"], "root": media["root"]} if media else None
+
+
+def _slurm(allocation: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not allocation:
+        return None
+    end = allocation.get("ends_at")
+    return {**allocation, "seconds_left": round(-clock.seconds_since(end)) if end else None}
+
+
+def _gpus(processes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Problem | None]:
+    found = nvml.snapshot()
+    ranks = {entry["pid"]: entry["rank"] for entry in processes}
+    problem = {"code": "no-gpus", "message": found.problem, "fix": "Expected on a machine without NVIDIA GPUs; else check `nvidia-smi`."} if found.problem else None
+    return [_gpu(gpu, ranks) for gpu in found.gpus], problem
+
+
+def _gpu(gpu: Gpu, ranks: dict[int, int | None]) -> dict[str, Any]:
+    own = sum(entry.memory_bytes or 0 for entry in gpu.processes if entry.pid in ranks)
+    foreign = sum(entry.memory_bytes or 0 for entry in gpu.processes if entry.pid not in ranks)
+    used = gpu.memory_used_bytes
+    return {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "memory_total_bytes": gpu.memory_total_bytes,
+        "memory_used_bytes": used,
+        "memory_free_bytes": gpu.memory_free_bytes,
+        "own_bytes": own,
+        "foreign_bytes": foreign,
+        "unattributed_bytes": max(0, used - own - foreign) if used is not None else None,
+        "ranks": sorted(rank for entry in gpu.processes if (rank := ranks.get(entry.pid)) is not None),
+        "utilization_percent": gpu.utilization_percent,
+        "temperature_celsius": gpu.temperature_celsius,
+        "power_watts": gpu.power_watts,
+        "problems": list(gpu.problems),
+    }
+
+

@@ -1,0 +1,106 @@
+"""One program of the plan while it runs: its process, its health, its log, and the deaths it died."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from qwen_fp8_ops.engine.command import NOT_INHERITED
+from qwen_fp8_ops.engine.metrics import EngineMetrics
+from qwen_fp8_ops.engine.startup_log import StartupLog
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.outside import clock, process
+from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.plan.launch import Program
+from qwen_fp8_ops.service import log_files
+from qwen_fp8_ops.service.prober import Prober
+
+
+class Life(StrEnum):
+    """Where a child is; "ready" is asked over HTTP and is more than being alive."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    FAILING = "failing"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Child:
+    """``reused``: a media server that somebody else started and we only use. Moments are monotonic seconds."""
+
+    program: Program
+    life: Life = Life.WAITING
+    popen: subprocess.Popen[bytes] | None = None
+    identity: Identity | None = None
+    reused: bool = False
+    was_ready: bool = False
+    starts: int = 0
+    deaths: list[float] = field(default_factory=list)
+    start_at: float = 0.0
+    started: float = 0.0
+    failing_since: float = 0.0
+    problem: str = ""
+    prober: Prober | None = None
+    startup: StartupLog = field(default_factory=StartupLog)
+    tail: log_files.Tail | None = None
+    metrics: EngineMetrics | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.returncode is None
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self.starts - 1)
+
+    def start(self, job_id: str | None, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
+        """Begin a new attempt in a session of its own, with a log file of its own.
+
+        Raises:
+            OpsError: the command or its log file cannot be opened.
+        """
+        log = Path(self.program.log)
+        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(self.program.env)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
+            log_files.rotate(log)
+            # O_APPEND by "ab": the log can then be emptied under the writer (log_files.cut).
+            with log.open("ab") as output:
+                self.popen = subprocess.Popen(
+                    self.program.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environ, start_new_session=True
+                )
+        except OSError as error:
+            raise OpsError(f"Cannot start {self.program.name}: {error.strerror}: {error.filename}", code="cannot-start") from error
+        self.identity = process.identify(self.popen.pid, job_id)
+        self.life, self.started, self.problem = Life.STARTING, clock.monotonic(), ""
+        self.starts += 1
+        self.startup, self.tail, self.metrics = StartupLog(), log_files.Tail(log), None
+        self.watch(key, probe_interval, wake)
+
+    def reuse(self, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
+        self.reused, self.life, self.started = True, Life.STARTING, clock.monotonic()
+        self.watch(key, probe_interval, wake)
+
+    def watch(self, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
+        self.prober = Prober(self.program, self.identity, key=key, interval=probe_interval, wake=wake)
+        self.prober.start()
+
+    def read_log(self) -> None:
+        for line in self.tail.lines() if self.tail else ():
+            self.startup.feed(line)
+
+    def ended(self) -> None:
+        """The process is gone, or is about to be: nobody asks it any more."""
+        if self.prober:
+            self.prober.cancel()
+            self.prober = None
+
+    def members(self) -> list[Identity]:
+        """Every living process of this attempt: the program, its workers, and workers whose parent died."""
+        return process.session_members(self.identity) if self.identity else []

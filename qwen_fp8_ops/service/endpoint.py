@@ -1,0 +1,36 @@
+"""The files that tell others what runs: plan.json for people and ``restart``, endpoint.json for clients, also on other nodes."""
+
+from __future__ import annotations
+
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.outside.files import write_json
+from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.slurm.allocation import Allocation
+
+
+def publish(plan: LaunchPlan, paths: RunPaths, me: Identity, allocation: Allocation | None) -> None:
+    """
+    Raises:
+        OpsError: the run folder refuses the write.
+    """
+    write_json(paths.plan, plan.as_json())
+    write_json(
+        paths.endpoint,
+        {
+            "schema": 1,
+            "host": me.host,
+            "port": plan.engines[0].port,
+            "url": plan.url,
+            "media_url": plan.media.url,
+            "model": plan.settings.served_model_name,
+            "key_file": str(plan.api_keys_file) if plan.api_keys_file else None,
+            "ends_at": allocation.ends_at if allocation else None,
+        },
+    )
+
+
+def withdraw(paths: RunPaths) -> None:
+    """What must not outlive the run."""
+    for file in (paths.endpoint, paths.keys, paths.gate, paths.next_plan):
+        file.unlink(missing_ok=True)

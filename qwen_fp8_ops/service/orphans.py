@@ -1,0 +1,61 @@
+"""What a supervisor that was killed left behind: found by the sessions it recorded, and ended before anything new is started."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.outside import process
+from qwen_fp8_ops.outside.files import read_json
+from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.service import ladder
+
+
+def recorded_leaders(state: Any) -> list[Identity]:
+    """The programs a state.json tells of, that this host may judge."""
+    programs = state.get("programs") if isinstance(state, dict) else None
+    found = [Identity.from_json(program.get("identity")) for program in programs or [] if isinstance(program, dict)]
+    return [identity for identity in found if identity is not None and identity.here]
+
+
+def find(paths: RunPaths) -> list[Identity]:
+    """Living processes of an earlier run: of its recorded sessions, and any whose environment carries the run's mark
+    (a program started in the moment between its start and the record of it).
+    """
+    try:
+        state = read_json(paths.state)
+    except OpsError:
+        state = None  # damaged: the environment still tells
+    members = {member.pid: member for leader in recorded_leaders(state) for member in process.session_members(leader)}
+    for pid in process.all_pids():
+        if pid not in members and pid != os.getpid() and is_marked(pid, paths):
+            identity = process.identify(pid)
+            if identity:
+                members[pid] = identity
+    return list(members.values())
+
+
+def is_marked(pid: int, paths: RunPaths) -> bool:
+    """Was it started for this run? The plan puts the mark into each program's environment."""
+    return b"QWEN_FP8_RUN=" + os.fsencode(paths.run) + b"\0" in process.environment_of(pid)
+
+
+def sweep(paths: RunPaths, say: Callable[[str], None]) -> list[Identity]:
+    """End them; returns those that would not go.
+
+    They are killed without being asked: their supervisor is gone, nobody drains them, and a half-dead engine does not react.
+    """
+    members = find(paths)
+    if members:
+        names = ", ".join(f"{member.pid} ({process.command_line(member.pid)[:40] or '?'})" for member in members)
+        say(f"Ending what an earlier run left behind: {names}")
+    return ladder.kill(members, _sleep)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False

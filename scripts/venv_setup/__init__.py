@@ -1,0 +1,1 @@
+"""What scripts/setup_venv.py does. Standard library only: it runs before anything is installed."""

@@ -1,0 +1,170 @@
+"""One service through its life, in order: two starts at once, a restart with keys, a killed supervisor, an interrupted start, the stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from qwen_fp8_ops import report
+from qwen_fp8_ops.outside.net import can_bind
+from tests.live.service import LiveService
+from tests.live.test_faults import session_of
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.engine
+
+SCHEMA = json.loads((Path(report.__file__).parent / "status.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    journey = LiveService(tmp_path_factory.mktemp("journey"))
+    yield journey
+    journey.close()
+
+
+def valid(status: dict[str, Any]) -> dict[str, Any]:
+    jsonschema.validate(status, SCHEMA)
+    return status
+
+
+def test_nothing_runs_yet(service: LiveService) -> None:
+    done = service.run("status", "--json")
+    assert done.returncode == 3
+    assert valid(json.loads(done.stdout))["state"] == "stopped"
+    assert service.run("stop").returncode == 0
+
+
+def test_two_starts_at_once_one_wins(service: LiveService) -> None:
+    both = [service.spawn("start", "--profile", "demo", "--detach") for _ in range(2)]
+    starting = valid(service.wait_state("starting"))
+    assert starting["load"]["phase"]
+    results = [(process.communicate(timeout=240), process.returncode) for process in both]
+    assert sorted(code for _, code in results) == [0, 1], results
+    (_, winner), (_, loser) = sorted(((code, said[1]) for said, code in results), key=lambda pair: pair[0])
+    assert "READY after" in winner and f"curl {service.url}/v1/chat/completions" in winner
+    assert "already running" in loser
+    assert valid(service.status())["state"] == "ready"
+
+
+def test_start_on_a_running_service_says_so(service: LiveService) -> None:
+    done = service.run("start", "--profile", "demo", "--detach")
+    assert done.returncode == 1
+    assert f"already running (pid {service.supervisor_pid()}) at {service.url}/v1" in done.stderr
+
+
+def test_restart_with_keys_keeps_the_media_server(service: LiveService) -> None:
+    keys = service.home / "my keys"
+    keys.write_text("alice:sesame-open\n# a comment\nbob:second-key\n")
+    keys.chmod(0o600)
+    engine, media = service.pid("engine0"), service.pid("media")
+    done = service.run("restart", "--set", f"API_KEYS_FILE={keys}")
+    assert done.returncode == 0, done.stderr + service.logs()
+    assert service.pid("media") == media
+    assert service.pid("engine0") != engine
+    assert not session_of(engine)
+
+
+@pytest.mark.parametrize(("key", "status"), [("sesame-open", 200), ("second-key", 200), ("sesame-ope", 401), ("", 401)])
+def test_keys(service: LiveService, key: str, status: int) -> None:
+    assert service.chat("Hello", key=key).status_code == status
+
+
+def test_keys_are_nowhere_to_be_seen(service: LiveService) -> None:
+    internal = (service.home / "run/keys").read_text().split(":")[1].strip()
+    assert (service.home / "run/keys").stat().st_mode & 0o077 == 0
+    shown = [path.read_text(errors="replace") for folder in ("run", "logs") for path in (service.home / folder).iterdir() if path.name != "keys"]
+    shown += [Path(f"/proc/{pid}/cmdline").read_text() for pid in session_of(service.pid("engine0"))]
+    assert not any(key in text for key in ("sesame-open", "second-key", internal) for text in shown)
+
+
+def test_wrong_settings_do_not_touch_what_runs(service: LiveService) -> None:
+    engine = service.pid("engine0")
+    done = service.run("restart", "--set", "MAX_MODEL_LEN=banana")
+    assert done.returncode == 2
+    assert "MAX_MODEL_LEN=banana" in done.stderr
+    assert service.pid("engine0") == engine
+
+
+def test_killed_supervisor_is_told_and_the_next_start_sweeps(service: LiveService) -> None:
+    engine = service.pid("engine0")
+    os.kill(service.supervisor_pid(), signal.SIGKILL)
+    status = wait_for(lambda: (found := service.status())["state"] == "failed" and found, "status tells that nobody watches")
+    assert valid(status)["error"]["code"] == "supervisor-gone"
+    assert service.chat("Hello", key="sesame-open").status_code == 200, "the engine goes on until somebody decides"
+    done = service.run("start", "--profile", "demo", "--detach")
+    assert done.returncode == 0, done.stderr + service.logs()
+    assert not session_of(engine)
+    assert service.chat("Hello").status_code == 200
+
+
+def test_stop_lets_a_stream_finish_and_refuses_new_requests(service: LiveService) -> None:
+    body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 700, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    lines: list[str] = []
+    begun = threading.Event()
+
+    def read_stream() -> None:
+        with httpx.stream("POST", f"{service.url}/v1/chat/completions", json=body, timeout=120) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                begun.set()
+
+    stream = threading.Thread(target=read_stream)
+    stream.start()
+    assert begun.wait(60)
+    engine, media = service.pid("engine0"), service.pid("media")
+    stop = service.spawn("stop")
+    wait_for(lambda: httpx.get(f"{service.url}/service").json()["gate"]["draining"], "the gate drains")
+    refused = service.chat("Too late?")
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    stream.join(120)
+    usage = [json.loads(line[6:])["usage"] for line in lines if line.startswith("data: {") and '"usage":{' in line]
+    assert usage[-1]["completion_tokens"] == 700
+    assert lines[-1] == "data: [DONE]" or lines[-2] == "data: [DONE]"
+    said = stop.communicate(timeout=120)
+    assert stop.returncode == 0, said
+    assert not session_of(engine) and not session_of(media)
+    assert can_bind("127.0.0.1", service.port) and can_bind("127.0.0.1", service.media_port)
+    assert not (service.home / "run/lock").exists()
+    assert valid(service.status())["state"] == "stopped"
+
+
+def test_interrupt_while_loading_leaves_nothing(service: LiveService) -> None:
+    start = service.spawn("start", "--profile", "demo")
+    wait_for(lambda: service.status()["state"] == "starting" and service.status()["engines"][0]["pid"], "the engine loads")
+    engine = service.pid("engine0")
+    wait_for(lambda: len(session_of(engine)) > 1, "it has children")
+    start.send_signal(signal.SIGINT)
+    said = start.communicate(timeout=60)
+    assert start.returncode == 130, said
+    assert not session_of(engine)
+    assert not (service.home / "run/lock").exists()
+
+
+def test_context_that_cannot_fit_is_refused_before_anything_loads(service: LiveService) -> None:
+    done = service.run("start", "--profile", "demo", "--detach", "--json", "--set", "MAX_MODEL_LEN=1048576")
+    assert done.returncode == 4
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "memory-plan"
+    assert "Set MAX_MODEL_LEN=" in error["fix"]
+
+
+def test_failed_start_tells_the_cause(service: LiveService) -> None:
+    done = service.run("start", "--profile", "demo", "--detach", "--json", "--set", "VLLM_EXTRA_ARGS=--no-such-flag")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "engine-failed"
+    assert "unrecognized arguments: --no-such-flag" in error["message"]
+    assert [event["name"] for event in service.events("program-started")][-2:] == ["media", "engine0"], "it is not tried again"
+    assert valid(service.status())["state"] == "failed"
+    assert service.run("stop").returncode == 0

@@ -1,0 +1,88 @@
+"""A program that behaves like the engine's outside: it takes its time, answers health, the gate's status and one chat, has a worker
+child, and dies or hangs as it is told. For what the supervisor does about programs; the real engine has tests of its own.
+
+    python standin_engine.py PORT BEHAVIOUR.json
+
+The behaviour file is read at every request, so that a test can change its mind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+BEHAVIOUR = Path(sys.argv[2])
+IN_FLIGHT = []
+BEGAN = time.monotonic()
+
+
+def behaviour() -> dict[str, Any]:
+    return json.loads(BEHAVIOUR.read_text())
+
+
+def draining() -> bool:
+    return json.loads(Path(os.environ["QWEN_FP8_GATE"]).read_text())["draining"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        while behaviour().get("hang"):
+            time.sleep(0.05)
+        if self.path == "/health":
+            self.answer(200 if time.monotonic() - BEGAN >= behaviour().get("ready_after", 0) else 503, {})
+        elif self.path == "/service":
+            self.answer(200, {"gate": {"pid": os.getpid(), "draining": draining(), "in_flight": len(IN_FLIGHT)}})
+        else:
+            self.answer(404, {})
+
+    def do_POST(self) -> None:
+        if draining():
+            self.answer(503, {})
+            return
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        IN_FLIGHT.append(body)
+        time.sleep(body.get("seconds", 0))
+        IN_FLIGHT.remove(body)
+        self.answer(200, {"choices": []})
+
+    def answer(self, status: int, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def main() -> None:
+    told = behaviour()
+    if "die_with" in told:
+        print(told["die_with"], flush=True)
+        sys.exit(told.get("exit_code", 1))
+    if told.get("ignore_sigterm"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    worker = subprocess.Popen([sys.executable, "-c", "import time\nwhile True: time.sleep(1)"])
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    server.daemon_threads = True
+
+    def stop(number: int, frame: Any) -> None:
+        worker.terminate()
+        threading.Thread(target=server.shutdown).start()
+
+    if not told.get("ignore_sigterm"):
+        signal.signal(signal.SIGTERM, stop)
+    server.serve_forever(poll_interval=0.02)
+    worker.wait()
+
+
+main()
