@@ -8,7 +8,6 @@ a stop (drain, end), which go on reaping and listening to signals through ``paus
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -364,7 +363,7 @@ class Supervisor:
             "generation": self.generation,
             "media": {"url": self.plan.media.url, "root": str(self.plan.media_root)},
             **children_facts(self.children, self.expected_seconds, self.rates),
-            "slurm": asdict(self.allocation) if self.allocation else None,
+            "slurm": self.allocation.as_json() if self.allocation else None,
             "supervisor": self.me.as_json(),
             "leftovers": list(outcome.leftovers) if outcome else [],
             "error": {**error.as_json(), "exit_code": int(error.exit_code)} if error else None,
