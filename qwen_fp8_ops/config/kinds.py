@@ -89,6 +89,21 @@ class Whole:
         return f"a whole number from {self.low} to {self.high}" + (f" ({self.unit})" if self.unit else "")
 
 
+AUTO_PORT = 0
+"""The value of a port that is chosen at the start."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port's number, or ``auto``."""
+
+    def parse(self, text: str) -> int:
+        return AUTO_PORT if text.lower() == "auto" else Whole(1, 65535).parse(text)
+
+    def allowed(self) -> str:
+        return "a port from 1 to 65535, or auto"
+
+
 @dataclass(frozen=True)
 class Decimal:
     """A number between two bounds, both allowed."""

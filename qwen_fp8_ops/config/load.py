@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_fp8_ops.config.env_file import Entry, read_env_file, shown
+from qwen_fp8_ops.config.kinds import AUTO_PORT
 from qwen_fp8_ops.config.settings import OPTIONS, Settings
 from qwen_fp8_ops.errors import ConfigError
 
@@ -172,7 +173,7 @@ def _contradictions(settings: Settings, sources: Mapping[str, Source]) -> list[s
     found = []
     if settings.gpu_count and settings.tensor_parallel_size > settings.gpu_count:
         found.append(f"{said('TENSOR_PARALLEL_SIZE')} is more than {said('GPU_COUNT')}")
-    if settings.port == settings.media_port:
+    if settings.port == settings.media_port != AUTO_PORT:
         found.append(f"{said('PORT')} and {said('MEDIA_PORT')} are the same port")
     if settings.max_num_batched_tokens < settings.max_num_seqs:
         found.append(f"{said('MAX_NUM_BATCHED_TOKENS')} is less than {said('MAX_NUM_SEQS')}: every running request takes a token of each step")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from qwen_fp8_ops.config.kinds import Arguments, Choice, Decimal, Kind, Matching, Names, Place, Switch, Text, Whole
+from qwen_fp8_ops.config.kinds import Arguments, Choice, Decimal, Kind, Matching, Names, Place, Port, Switch, Text, Whole
 
 DEMO_MODEL_ID = "demo"
 """MODEL_ID of the checkpoint that this project makes itself, on first use."""
@@ -51,9 +51,9 @@ class Settings:
     dtype: str = option("Model", "bfloat16", Choice(("bfloat16", "float16", "auto")), "activations; float16 turns off fast FP8 kernels and can overflow")
 
     host: str = option("Addresses", "127.0.0.1", Matching(HOST_NAME, "a host name or IP address"), "address the API listens on; other than loopback needs API_KEYS_FILE")
-    port: int = option("Addresses", "8010", Whole(1, 65535), "port of the OpenAI-compatible API")
+    port: int = option("Addresses", "8010", Port(), "port of the OpenAI-compatible API; auto takes a free one, run/endpoint.json tells which")
     media_host: str = option("Addresses", "127.0.0.1", Matching(HOST_NAME, "a host name or IP address"), "address the media server listens on")
-    media_port: int = option("Addresses", "8080", Whole(1, 65535), "port of the media server")
+    media_port: int = option("Addresses", "8080", Port(), "port of the media server; auto takes a free one")
     media_root: str = option("Addresses", "media", Place("a folder", needed=True), "folder whose files the media server offers; relative to the project's folder")
 
     tensor_parallel_size: int = option("Engine", "8", Whole(1, 64), "GPUs that one engine's layers are split over")
@@ -95,6 +95,8 @@ class Settings:
     slurm_mem: str = option("SLURM", "320G", Matching(r"[0-9]+[KMGT]?", "a size such as 320G"), "host memory to ask for")
     slurm_cpus: int = option("SLURM", "32", Whole(1, 1024), "CPUs to ask for")
     slurm_job_name: str = option("SLURM", "qwen-vl-fp8", Matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "letters, digits and . _ -"), "name of the job")
+    slurm_extra_args: tuple[str, ...] = option("SLURM", "", Arguments(), "further options of sbatch and salloc, such as --account=physics --qos=high")
+    slurm_at_end: str = option("SLURM", "stop", Choice(("stop", "requeue", "chain")), "when a submitted job's wall time runs out: stop; requeue the job; or chain a new job to it")
 
     start_timeout: int = option("Supervision", "3600", Whole(10, 86_400, "seconds"), "longest wait until the engine is ready")
     drain_timeout: int = option("Supervision", "120", Whole(0, 3600, "seconds"), "longest wait for running requests when stopping")

@@ -15,12 +15,14 @@ from qwen_fp8_ops.engine import version
 from qwen_fp8_ops.engine.startup_log import EngineMemory
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, host_memory, nvml, process, storage
+from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.lock import holder
 from qwen_fp8_ops.plan import calibration, cards
 from qwen_fp8_ops.plan.launch import LaunchPlan, make_plan
 from qwen_fp8_ops.plan.load_strategy import LoadChoice, Storage, choose
 from qwen_fp8_ops.plan.memory import MemoryPlan, memory_plan
 from qwen_fp8_ops.plan.overhead import Overhead, assumed
+from qwen_fp8_ops.plan.ports import with_ports
 from qwen_fp8_ops.plan.rank import rank_bytes
 from qwen_fp8_ops.weights.facts import CheckpointFacts, facts_for
 
@@ -107,6 +109,16 @@ class Situation:
     def _calibration_key(self, vllm_version: str) -> str:
         return calibration.key_of(process.host_name(), self.model, self.settings, vllm_version)
 
+    def ports_in_use(self) -> dict[str, int]:
+        """The ports of the service that runs in this folder, by key; a restart keeps them."""
+        if not self._is_running():
+            return {}
+        try:
+            running = LaunchPlan.from_json(read_json(self.paths.plan))
+        except OpsError:
+            return {}  # damaged, or of another version
+        return {"PORT": running.engines[0].port, "MEDIA_PORT": running.media.port}
+
     def _is_running(self) -> bool:
         """Does another process supervise this run?"""
         try:
@@ -117,11 +129,15 @@ class Situation:
 
 
 def plan_here(configuration: Configuration, paths: RunPaths, environ: Mapping[str, str]) -> LaunchPlan:
-    """The launch plan for this machine, with LOAD_STRATEGY=auto decided.
+    """The launch plan for this machine, with LOAD_STRATEGY=auto and PORT=auto decided.
 
     Raises:
         ConfigError: VLLM_EXTRA_ARGS sets what a key of ours sets.
+        OpsError: no port is free.
     """
     settings = configuration.settings
-    choice = Situation(settings, settings.folder(settings.model_path, paths.home), paths, environ).load_choice()
+    situation = Situation(settings, settings.folder(settings.model_path, paths.home), paths, environ)
+    choice = situation.load_choice()
+    seed = f"{environ.get('SLURM_JOB_ID', '')} {paths.home}"
+    configuration = with_ports(configuration, seed=seed, keep=situation.ports_in_use())
     return make_plan(configuration, paths, load_strategy=choice.strategy if choice else None)

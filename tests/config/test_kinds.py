@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_fp8_ops.config.kinds import Arguments, Choice, Decimal, Kind, Matching, Names, Place, Switch, Text, Whole
+from qwen_fp8_ops.config.kinds import Arguments, Choice, Decimal, Kind, Matching, Names, Place, Port, Switch, Text, Whole
 from qwen_fp8_ops.config.settings import OPTIONS
 
 HOSTS = Names("host names", r"\*|[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -22,6 +22,8 @@ HOSTS = Names("host names", r"\*|[A-Za-z0-9][A-Za-z0-9.-]*")
         (Whole(1, 65535), "00001", 1),
         (Whole(1, 65535), "65535", 65535),
         (Whole(-5, 5), "-5", -5),
+        (Port(), "8010", 8010),
+        (Port(), "Auto", 0),
         (Decimal(0.1, 0.98), "0.90", 0.9),
         (Decimal(0.0, 2.0), ".5", 0.5),
         (Decimal(0.0, 2.0), "2.", 2.0),
@@ -56,6 +58,8 @@ def test_good_text_becomes_its_value(kind: Kind, text: str, value: object) -> No
         (Whole(1, 65535), "٣", "not a whole number"),
         (Whole(1, 65535), "1" * 5000, "not a whole number"),
         (Whole(1, 65535), "0", "out of range"),
+        (Port(), "0", "out of range"),
+        (Port(), "any", "not a whole number"),
         (Whole(1, 65535), "65536", "out of range"),
         (Decimal(0.1, 0.98), "nan", "not a number"),
         (Decimal(0.1, 0.98), "inf", "not a number"),

@@ -119,7 +119,7 @@ def test_all_that_is_wrong_is_told_at_once_with_origin_value_and_what_is_allowed
     config_file.write_bytes(b"\xef\xbb\xbfexport PORT=8010x\r\n\r\nport=1\r\nMAX_NUM_SEQS=\r\nnonsense\r\nMODEL_PATH=\"$HOME/x\"\r\n")
     lines = problems(config_file=config_file, profiles=["dem"], environ={"QWEN_FP8_TOP_P": "2", "QWEN_FP8_PROT": "1"}, overrides=["DTYPE=int8", "QWEN_FP8_PORT=1", "TOP_K"])
     assert lines == [
-        "config.env line 1: PORT=8010x: not a whole number; allowed: a whole number from 1 to 65535",
+        "config.env line 1: PORT=8010x: not a whole number; allowed: a port from 1 to 65535, or auto",
         "config.env line 3: unknown key port; did you mean PORT?",
         "config.env line 4: MAX_NUM_SEQS=: a value is needed: a whole number from 1 to 1024; the default is 4",
         "config.env line 5: nonsense has no =value",
