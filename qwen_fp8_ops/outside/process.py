@@ -18,6 +18,7 @@ from typing import Any
 PROC = Path("/proc")
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 STATE, PARENT, SESSION, START_TICKS = 0, 1, 3, 19  # fields of /proc/PID/stat after the command's name; proc(5)
+ENDED = "ZX"  # states of a thread that holds nothing any more: zombie, dead
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Identity:
 
     @property
     def alive(self) -> bool:
-        """Does exactly this process still run here? A zombie does not."""
+        """Does exactly this process still run here? A zombie does not, once the last of its threads has ended."""
         return self.here and self.boot_id == boot_id() and _is_running(self.pid, self.start_ticks)
 
 
@@ -70,8 +71,13 @@ def identify(pid: int, job_id: str | None = None) -> Identity | None:
 
 
 def _stat(pid: int) -> list[str] | None:
+    return _fields(PROC / str(pid))
+
+
+def _fields(folder: Path) -> list[str] | None:
+    """Of the ``stat`` of a process, or of one thread; None when it is gone."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        text = (folder / "stat").read_text(errors="replace")
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()
@@ -79,7 +85,20 @@ def _stat(pid: int) -> list[str] | None:
 
 def _is_running(pid: int, start_ticks: int) -> bool:
     stat = _stat(pid)
-    return stat is not None and int(stat[START_TICKS]) == start_ticks and stat[STATE] not in "ZX"
+    return stat is not None and int(stat[START_TICKS]) == start_ticks and _has_living_threads(pid, stat)
+
+
+def _has_living_threads(pid: int, stat: list[str]) -> bool:
+    """A process shows the state of its first thread. When that one is a zombie, others may still run or unwind, and until the
+    last of them has ended they hold the sockets and the GPU memory of them all.
+    """
+    if stat[STATE] not in ENDED:
+        return True
+    try:
+        threads = list((PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return False  # reaped meanwhile
+    return any(fields[STATE] not in ENDED for thread in threads if (fields := _fields(thread)))
 
 
 def all_pids() -> Iterator[int]:
@@ -100,7 +119,7 @@ def session_members(leader: Identity) -> list[Identity]:
     members = []
     for pid in all_pids():
         stat = _stat(pid)
-        if stat and int(stat[SESSION]) == leader.pid and stat[STATE] not in "ZX" and int(stat[START_TICKS]) >= leader.start_ticks:
+        if stat and int(stat[SESSION]) == leader.pid and int(stat[START_TICKS]) >= leader.start_ticks and _has_living_threads(pid, stat):
             members.append(Identity(leader.host, leader.boot_id, pid, int(stat[START_TICKS]), leader.job_id))
     return members
 
@@ -155,5 +174,5 @@ def exit_in_words(returncode: int) -> str:
 
 
 def children_of(parent: int) -> list[int]:
-    """Pids whose parent is ``parent``, zombies left out."""
-    return [pid for pid in all_pids() if (stat := _stat(pid)) and int(stat[PARENT]) == parent and stat[STATE] not in "ZX"]
+    """Pids whose parent is ``parent``, those that have ended left out."""
+    return [pid for pid in all_pids() if (stat := _stat(pid)) and int(stat[PARENT]) == parent and _has_living_threads(pid, stat)]

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_fp8_ops.outside import process
+from qwen_fp8_ops.outside import net, process
 from qwen_fp8_ops.outside.process import Identity
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 SLEEPER = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
@@ -27,6 +29,20 @@ children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600
 print(*(child.pid for child in children), flush=True)
 sys.stdin.read()
 os._exit(0)
+"""
+
+HALF_DEAD = """
+import ctypes, platform, socket, sys, threading
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+up = threading.Event()
+def serve():
+    up.set()
+    sys.stdin.read()
+threading.Thread(target=serve).start()
+up.wait()
+print("up", flush=True)
+number = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+ctypes.CDLL(None).syscall(number, 0)  # SYS_exit: this thread ends, and no other
 """
 
 
@@ -55,6 +71,11 @@ def session() -> Iterator[tuple[subprocess.Popen[str], Identity, list[int]]]:
                 os.kill(pid, signal.SIGKILL)
 
 
+def state_of(pid: int) -> str:
+    """As ps shows it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_process_is_itself_while_it_lives_and_nobody_after() -> None:
     with sleeper() as running:
         me = process.identify(running.pid, "4711")
@@ -76,6 +97,27 @@ def test_a_zombie_is_not_alive() -> None:
         assert not me.alive
         assert process.session_members(me) == []
         assert not process.send(me, signal.SIGTERM)
+        assert running.pid not in process.children_of(os.getpid())
+
+
+def test_a_process_lives_until_its_last_thread_has_ended() -> None:
+    """A tree that was killed goes thread by thread. Until the last one has unwound, its sockets and its GPU memory are held."""
+    port = free_port()
+    with sleeper([sys.executable, "-c", HALF_DEAD, str(port)], start_new_session=True) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "up\n"
+        wait_for(lambda: state_of(running.pid) == "Z", "its first thread has ended")
+        me = process.identify(running.pid)
+        assert me
+        assert me.alive
+        assert process.session_members(me) == [me]
+        assert running.pid in process.children_of(os.getpid())
+        assert not net.can_bind("127.0.0.1", port)
+        assert process.send(me, signal.SIGKILL)
+        wait_for(lambda: not me.alive, "it is gone")
+        assert net.can_bind("127.0.0.1", port)
+        assert state_of(running.pid) == "Z", "nobody has reaped it yet"
+        assert process.session_members(me) == []
         assert running.pid not in process.children_of(os.getpid())
 
 
@@ -183,7 +225,10 @@ def test_an_identity_survives_json() -> None:
     assert Identity.from_json(me.as_json()) == me
 
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
 
 
 @given(json_values | st.fixed_dictionaries({}, optional=dict.fromkeys(("host", "boot_id", "pid", "start_ticks", "job_id"), json_values)))
