@@ -6,45 +6,65 @@ import errno
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
 from qwen_fp8_ops.outside import process
 
+CLOSING = {psutil.CONN_FIN_WAIT1, psutil.CONN_FIN_WAIT2, psutil.CONN_CLOSING, psutil.CONN_LAST_ACK, psutil.CONN_TIME_WAIT}
+"""What a connection is in after its process closed it: the kernel's own, for 60 s if the other side is well."""
+EVERY_ADDRESS = ("0.0.0.0", "::")
+
 
 @dataclass(frozen=True)
 class PortOwner:
-    """Who listens; ``pid`` is None when another user's process does and we may not see whose."""
+    """What keeps a port taken: a listener, or a connection that has it as its own port.
+
+    ``pid`` is None when no process can be named: it is another user's, it is just ending, or the kernel alone closes the
+    connection. ``status`` is psutil's, empty when nothing of that port is to be seen: a socket that is bound and no more.
+    """
 
     port: int
     pid: int | None
     command: str
+    status: str = psutil.CONN_LISTEN
 
     def __str__(self) -> str:
-        return f"pid {self.pid}: {self.command[:120]}" if self.pid else "a process of another user"
+        process_named = f"pid {self.pid}: {self.command[:120]}" if self.pid else "a process of another user, or one that is just ending"
+        if self.status == psutil.CONN_LISTEN:
+            return process_named
+        if not self.status:
+            return "a program that holds it without listening"
+        if self.status in CLOSING and not self.pid:
+            return "a closing connection, most often gone within a minute"
+        return f"a connection has it as its own port, {process_named}"
 
 
 def port_owner(host: str, port: int) -> PortOwner | None:
-    """The listener that keeps us from binding ``host:port``; None when the port is free.
+    """What keeps us from binding ``host:port``; None when the port is free.
 
     Raises:
         OSError: as ``can_bind``.
     """
     if can_bind(host, port):
         return None
-    pids: dict[str, int] = {}
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
-            pids[connection.laddr.ip] = connection.pid
-    if not pids:
-        return PortOwner(port, None, "")
-    # Several may listen on one port, each on an address of its own: the one on ours is in the way.
-    pid = pids.get(_address(host, port)[-1][0]) or next(iter(pids.values()))
-    return PortOwner(port, pid, process.command_line(pid))
+    ours = _address(host, port)[-1][0]
+    found = [connection for connection in psutil.net_connections(kind="tcp") if connection.laddr and connection.laddr.port == port]
+    if not found:
+        return None if can_bind(host, port) else PortOwner(port, None, "", "")  # in the first case it was given back meanwhile
+
+    def rank(connection: Any) -> tuple[bool, bool, bool]:
+        """Several may use one port, each on an address of its own: what is on ours is in the way, and a listener more than what it accepted."""
+        here = ours in EVERY_ADDRESS or connection.laddr.ip in (ours, *EVERY_ADDRESS)
+        return not here, connection.status != psutil.CONN_LISTEN, connection.pid is None
+
+    first = min(found, key=rank)
+    return PortOwner(port, first.pid, process.command_line(first.pid) if first.pid else "", first.status)
 
 
 def can_bind(host: str, port: int) -> bool:
-    """Could a server listen there now? Connections that linger in TIME_WAIT do not count.
+    """Could a server listen there now? Connections of an earlier server that linger in TIME_WAIT do not count.
 
     Raises:
         OSError: the address is not one of this host's, or the port is one that only root may have.

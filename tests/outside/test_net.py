@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from qwen_fp8_ops.outside import net
+from qwen_fp8_ops.outside.process import command_line
 from tests.ports import free_port
 
 LISTENER = """
@@ -26,6 +27,17 @@ for host in sys.argv[2:]:
 print("up", flush=True)
 sys.stdin.read()
 """
+
+
+@contextmanager
+def connection_from(port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection whose client has ``port`` as its own: the client's end, and the server's."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.bind(("127.0.0.1", port))
+        client.connect(server.getsockname())
+        served, _ = server.accept()
+        with served:
+            yield client, served
 
 
 @contextmanager
@@ -59,7 +71,9 @@ def test_a_free_port_has_no_owner() -> None:
     assert net.port_owner("127.0.0.1", free_port()) is None
 
 
-@pytest.mark.parametrize(("taken", "wanted"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::1"), ("127.0.0.1", "localhost")])
+@pytest.mark.parametrize(
+    ("taken", "wanted"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::1"), ("127.0.0.1", "localhost")]
+)
 def test_a_taken_port_names_pid_and_command(taken: str, wanted: str) -> None:
     port = free_port()
     with listener(port, taken) as pid:
@@ -98,10 +112,42 @@ def test_what_is_no_address_of_this_host_is_an_os_error(host: str) -> None:
         net.can_bind(host, free_port())
 
 
-def test_a_process_of_another_user_has_no_name() -> None:
+def test_a_connection_that_has_the_port_as_its_own_is_not_taken_for_a_listener() -> None:
     port = free_port()
-    with listener(port, "127.0.0.1"):
-        assert as_nobody(f"net.port_owner('127.0.0.1', {port})") == "a process of another user"
+    with connection_from(port) as (client, served):
+        owner = net.port_owner("127.0.0.1", port)
+        assert owner
+        assert owner.pid == os.getpid()
+        assert str(owner) == f"a connection has it as its own port, pid {os.getpid()}: {command_line(os.getpid())[:120]}"
+        client.close()
+        served.close()
+        assert str(net.port_owner("127.0.0.1", port)) == "a closing connection, most often gone within a minute"
+        assert net.port_owner("127.0.0.2", port) is None
+
+
+def test_a_listener_comes_before_the_connections_that_it_accepted() -> None:
+    port = free_port()
+    with listener(port, "127.0.0.1") as pid, socket.create_connection(("127.0.0.1", port)):
+        for host in ("127.0.0.1", "0.0.0.0"):
+            owner = net.port_owner(host, port)
+            assert owner
+            assert (owner.pid, owner.status) == (pid, "LISTEN")
+
+
+def test_a_port_that_is_held_without_listening() -> None:
+    port = free_port()
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", port))
+        assert str(net.port_owner("127.0.0.1", port)) == "a program that holds it without listening"
+    assert net.port_owner("127.0.0.1", port) is None
+
+
+def test_a_process_of_another_user_has_no_name() -> None:
+    port, outgoing = free_port(), free_port()
+    with listener(port, "127.0.0.1"), connection_from(outgoing):
+        assert as_nobody(f"net.port_owner('127.0.0.1', {port})") == "a process of another user, or one that is just ending"
+        words = "a connection has it as its own port, a process of another user, or one that is just ending"
+        assert as_nobody(f"net.port_owner('127.0.0.1', {outgoing})") == words
 
 
 def test_a_port_only_for_root_is_not_said_to_be_taken() -> None:
@@ -123,7 +169,13 @@ def test_everything_else_may_be_reached_from_outside(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("127.0.0.1", "http://127.0.0.1:1/x"), ("0.0.0.0", "http://127.0.0.1:1/x"), ("::", "http://[::1]:1/x"), ("::1", "http://[::1]:1/x"), ("node07", "http://node07:1/x")],
+    [
+        ("127.0.0.1", "http://127.0.0.1:1/x"),
+        ("0.0.0.0", "http://127.0.0.1:1/x"),
+        ("::", "http://[::1]:1/x"),
+        ("::1", "http://[::1]:1/x"),
+        ("node07", "http://node07:1/x"),
+    ],
 )
 def test_urls_that_a_client_on_this_machine_can_use(host: str, expected: str) -> None:
     assert net.url(host, 1, "/x") == expected
