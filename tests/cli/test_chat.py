@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 import termios
@@ -27,6 +26,7 @@ from qwen_fp8_ops.errors import ConfigError, OpsError
 from qwen_fp8_ops.outside import lock, process
 from tests.client.stub_server import MODEL, Handler, StubServer, chunk, event, last_text, like_vllm, serving, silent, stream_of, whole, without_end
 from tests.media_files import make_image, make_video
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT_SECONDS = 60
@@ -205,8 +205,7 @@ def test_an_endpoint_of_another_host_is_asked_there(chat: Chat, home: Path, serv
 
 
 def test_the_service_is_gone(chat: Chat, home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        service(home, f"http://127.0.0.1:{closed.getsockname()[1]}")
+    service(home, f"http://127.0.0.1:{free_port()}")
     told = chat("hello")
     assert told.code == 3
     assert "qwen-fp8 status" in told.err

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from qwen_fp8_ops.client.api import Api
 from qwen_fp8_ops.client.failures import ApiError, SilentError, UnavailableError
 from qwen_fp8_ops.client.request import DEFAULT_LIMITS, Limits
 from tests.client.stub_server import MODEL, USAGE, Handler, chunk, event, like_vllm, serving, silent, stream_of, whole, without_end
+from tests.ports import free_port
 
 HELLO = [{"role": "user", "content": "hello"}]
 ROOT = "http://host/v1"
@@ -134,9 +134,7 @@ def test_leaving_a_stream_closes_the_connection() -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with Api(f"127.0.0.1:{port}") as api, pytest.raises(UnavailableError) as caught:
+    with Api(f"127.0.0.1:{free_port()}") as api, pytest.raises(UnavailableError) as caught:
         api.models()
     assert caught.value.code == "unreachable"
     assert "qwen-fp8 status" in caught.value.fix
