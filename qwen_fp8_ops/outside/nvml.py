@@ -93,8 +93,12 @@ class GpuSnapshot:
 
 def snapshot() -> GpuSnapshot:
     """Never raises for what the driver does: a machine without one has no GPUs and a problem that says so."""
-    import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py has no type information
-
+    try:
+        import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py has no type information
+    except ImportError as error:
+        return GpuSnapshot(
+            problem=f"nvidia-ml-py cannot be used: {error}", problem_code="nvml-missing", problem_fix="Install it again: python3 scripts/setup_venv.py"
+        )
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -158,6 +162,9 @@ def _read(nvml: Any, index: int) -> Gpu:
     remapped = ask("nvmlDeviceGetRemappedRows")  # corrected, uncorrected, pending, failed
     mig = ask("nvmlDeviceGetMigMode")
     persistence = ask("nvmlDeviceGetPersistenceMode")
+    temperature = ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU)
+    if temperature is None:
+        temperature = ask("nvmlDeviceGetTemperatureV", nvml.NVML_TEMPERATURE_GPU)  # the other goes with CUDA 14
     links = _links(asking)
     return Gpu(
         index=index,
@@ -170,7 +177,7 @@ def _read(nvml: Any, index: int) -> Gpu:
         memory_used_bytes=memory.used if memory else None,
         memory_free_bytes=memory.free if memory else None,
         utilization_percent=load.gpu if load else None,
-        temperature_celsius=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        temperature_celsius=temperature,
         power_watts=power / 1000 if power is not None else None,
         power_limit_watts=limit / 1000 if limit is not None else None,
         clocks_event_reasons=clocks_event_words(events) if events is not None else None,
@@ -207,8 +214,11 @@ def _links(asking: _Asking) -> list[bool]:
 def _processes(asking: _Asking) -> tuple[GpuProcess, ...]:
     """Who holds memory. A process that computes and draws is in both lists with the same bytes; on MIG slices of one GPU it is in a list twice."""
     held: dict[int, int | None] = {}
-    for getter in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
-        for pid, memory in _sums(asking.ask(getter) or ()).items():
+    for kind in ("Compute", "MPSCompute", "Graphics"):
+        listed = asking.ask(f"nvmlDeviceGet{kind}RunningProcesses_v3")
+        if listed is None:
+            listed = asking.ask(f"nvmlDeviceGet{kind}RunningProcesses_v2")  # of drivers before 510
+        for pid, memory in _sums(listed or ()).items():
             known = held.get(pid)
             held[pid] = memory if known is None else max(known, memory or 0)
     return tuple(GpuProcess(pid, memory) for pid, memory in held.items())

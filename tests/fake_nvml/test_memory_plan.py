@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,28 +11,26 @@ from typing import Any
 import pytest
 
 from qwen_fp8_ops.outside import lock, process
-from tests.fake_nvml.test_gpus import REPOSITORY, Driver, driver  # noqa: F401  (a fixture)
+from tests.fake_nvml.fake import FakeDriver
 
 USABLE = 81_080 << 20
 
 
 class Machine:
-    def __init__(self, library: Driver, home: Path) -> None:
+    def __init__(self, library: FakeDriver, home: Path) -> None:
         self.driver, self.home = library, home
         (home / "run").mkdir(parents=True)
 
     def plan(self, gpus: str, *words: str, **environ: str) -> dict[str, Any]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("QWEN_FP8_", "CUDA_"))}
-        env = {**kept, "LD_LIBRARY_PATH": str(self.driver.folder), "FAKE_NVML": gpus, "PYTHONPATH": str(REPOSITORY), "QWEN_FP8_HOME": str(self.home), **environ}
-        done = subprocess.run([sys.executable, "-m", "qwen_fp8_ops", "plan", "--json", *words], cwd=self.home, env=env, capture_output=True, text=True, timeout=60)
+        done = self.driver.run(gpus, "plan", "--json", *words, QWEN_FP8_HOME=str(self.home), **environ)
         value: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (0 if value["fits"] else 4), done.stderr
         return value
 
 
 @pytest.fixture
-def machine(driver: Driver, tmp_path: Path) -> Machine:  # noqa: F811
-    return Machine(driver, tmp_path / "home")
+def machine(fake_driver: FakeDriver, tmp_path: Path) -> Machine:
+    return Machine(fake_driver, tmp_path / "home")
 
 
 def test_the_memory_is_the_drivers_without_its_reserved_part(machine: Machine) -> None:
@@ -90,8 +87,8 @@ memory = EngineMemory(weights_bytes_per_rank=31_300_000_000, kv_cache_bytes_per_
 Situation(settings, settings.folder(settings.model_path, home), RunPaths(home), {}).remember_start(memory)
 """
     before = machine.plan("count=8")
-    env = {**os.environ, "LD_LIBRARY_PATH": str(machine.driver.folder), "FAKE_NVML": "count=8 used=0:75000", "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", program, str(machine.home)], env=env, check=True, timeout=60)
+    machine.driver.show("count=8 used=0:75000")
+    subprocess.run([sys.executable, "-c", program, str(machine.home)], env=machine.driver.whole_environ(), check=True, timeout=60)
     after = machine.plan("count=8")
     assert (before["overhead"]["source"], after["overhead"]["source"]) == ("assumed", "measured")
     assert after["per_rank"]["kv_room_bytes"] == pytest.approx(41_000_000_000, abs=2)
