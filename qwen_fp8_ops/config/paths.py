@@ -4,6 +4,7 @@
     ├── config.env
     ├── logs/  service.log  media.log  supervisor.log  audit.jsonl
     └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
+              job.sbatch
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ class RunPaths:
     def gate(self) -> Path:
         """What the supervisor tells the gate: draining or not, end of the allocation. One writer, the supervisor."""
         return self.run / "gate.json"
+
+    @property
+    def job_script(self) -> Path:
+        """What was submitted to SLURM last; a chained job is submitted from it again."""
+        return self.run / "job.sbatch"
 
     @property
     def keys(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TIMEOUT_SECONDS = 12
@@ -28,9 +28,9 @@ def installed() -> bool:
     return shutil.which("scontrol") is not None
 
 
-def run(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS) -> Reply:
+def run(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, environ: Mapping[str, str] | None = None) -> Reply:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL, check=False, env=environ)
     except FileNotFoundError:
         return Reply(None, "", f"{argv[0]} is not installed here")
     except OSError as error:

@@ -151,5 +151,6 @@ def salloc_line(settings: Settings) -> str:
         f"--mem={settings.slurm_mem}",
         f"--cpus-per-task={settings.slurm_cpus}",
         f"--time={settings.slurm_time}",
+        *settings.slurm_extra_args,
     ]
     return shlex.join(words)
