@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -54,7 +55,7 @@ def _start_detached(call: Call, settings: Settings) -> int:
 
     console = call.console(settings)
     try:
-        state = start_detached([*call.as_arguments(), "start"], call.paths, console)
+        state = start_detached([sys.executable, "-m", "qwen_fp8_ops", *call.as_arguments(), "start"], call.paths, console)
     finally:
         console.close()
     console.ready(state, state["ready_seconds"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import ExitCode, NotRunningError, OpsError
@@ -22,6 +23,7 @@ from qwen_fp8_ops.service.talk import Talk
 from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
 
 POLL_SECONDS = 0.1
+LINES_READ = 6
 
 
 class RecordedError(OpsError):
@@ -32,39 +34,39 @@ class RecordedError(OpsError):
         self.exit_code = ExitCode(recorded.get("exit_code", ExitCode.FAILED))
 
 
-def start_detached(arguments: Sequence[str], paths: RunPaths, talk: Talk) -> dict[str, Any]:
-    """Start ``qwen-fp8 ARGUMENTS`` in the background; returns state.json's content once the service is ready.
+def start_detached(command: Sequence[str], paths: RunPaths, talk: Talk) -> dict[str, Any]:
+    """Start ``command``, a supervisor, in the background; returns state.json's content once the service is ready.
 
     Raises:
         OpsError: it runs already, or its start failed; the error is the supervisor's own.
         KeyboardInterrupt: after the start has been taken back.
     """
-    holder = lock.holder(paths.lock) if paths.run.exists() else None
-    if holder is not None and (holder.alive or not holder.here):
-        raise already_running(holder, paths)
     make_folder(paths.run)
+    holder = _who_runs(paths)
+    if holder is not None:
+        raise already_running(holder, paths)
     make_folder(paths.logs)
-    try:
-        log_files.rotate(paths.supervisor_log)
-        with paths.supervisor_log.open("ab") as output:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "qwen_fp8_ops", *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-    except OSError as error:
-        raise write_error(paths.supervisor_log, error) from error
-    identity = process.identify(supervisor.pid)
-    try:
-        while supervisor.poll() is None:
-            state = _state_of(paths, supervisor.pid)
-            if state and _follow(state, talk):
-                return state
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        if identity:
-            process.send(identity, signal.SIGTERM)
-        supervisor.wait()
-        raise
-    raise _why_it_ended(paths, supervisor.pid)
+    with _new_log(paths.supervisor_log) as log:
+        try:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        except OSError as error:
+            raise OpsError(f"Cannot start {command[0]}: {error.strerror}", code="cannot-start") from error
+        supervisor = process.identify(child.pid, os.environ.get("SLURM_JOB_ID"))
+        assert supervisor is not None  # until it is waited for, there is at least its zombie
+        try:
+            while child.poll() is None:
+                state = _state_of(paths, supervisor)
+                if state and _follow(state, talk):
+                    return state
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            process.send(supervisor, signal.SIGTERM)
+            child.wait()
+            raise
+        # From this start's own file: at the path may by now be the log of another start.
+        log.seek(0)
+        said = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        raise _why_it_ended(paths, supervisor, said[-LINES_READ:])
 
 
 def restart(plan: LaunchPlan, supervisor: Identity, paths: RunPaths, talk: Talk) -> dict[str, Any]:
@@ -77,11 +79,11 @@ def restart(plan: LaunchPlan, supervisor: Identity, paths: RunPaths, talk: Talk)
     write_json(paths.next_plan, plan.as_json())
     process.send(supervisor, RESTART_SIGNAL)
     while supervisor.alive:
-        state = _state_of(paths, supervisor.pid)
+        state = _state_of(paths, supervisor)
         if state and state.get("generation", 0) > generation and _follow(state, talk):
             return state
         time.sleep(POLL_SECONDS)
-    raise _why_it_ended(paths, supervisor.pid)
+    raise _why_it_ended(paths, supervisor, log_files.last_lines(paths.supervisor_log, LINES_READ))
 
 
 def running_supervisor(paths: RunPaths) -> Identity:
@@ -97,10 +99,32 @@ def running_supervisor(paths: RunPaths) -> Identity:
     return holder
 
 
-def _state_of(paths: RunPaths, pid: int) -> dict[str, Any] | None:
-    """state.json, if this supervisor wrote it."""
+def _who_runs(paths: RunPaths) -> Identity | None:
+    """The supervisor that holds the lock: a living one, or one of another host, which is not ours to judge."""
+    holder = lock.holder(paths.lock)
+    return holder if holder is not None and (holder.alive or not holder.here) else None
+
+
+def _new_log(path: Path) -> IO[bytes]:
+    """A log file that no other start writes to, not even one at the same moment: what was at the path is moved to path.1 first.
+
+    Raises:
+        OpsError: the folder refuses it.
+    """
+    while True:
+        try:
+            log_files.rotate(path)
+            return open(path, "a+b", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o644))
+        except FileExistsError:
+            continue  # the other start was quicker; its turn to be moved
+        except OSError as error:
+            raise write_error(path, error) from error
+
+
+def _state_of(paths: RunPaths, supervisor: Identity) -> dict[str, Any] | None:
+    """state.json, if this supervisor wrote it; an earlier one may have had the same pid."""
     state = read_json(paths.state)
-    return state if isinstance(state, dict) and (state.get("supervisor") or {}).get("pid") == pid else None
+    return state if isinstance(state, dict) and Identity.from_json(state.get("supervisor")) == supervisor else None
 
 
 def _follow(state: dict[str, Any], talk: Talk) -> bool:
@@ -110,12 +134,15 @@ def _follow(state: dict[str, Any], talk: Talk) -> bool:
     return name in SERVING
 
 
-def _why_it_ended(paths: RunPaths, pid: int) -> OpsError:
-    state = _state_of(paths, pid)
+def _why_it_ended(paths: RunPaths, supervisor: Identity, said: Sequence[str]) -> OpsError:
+    state = _state_of(paths, supervisor)
     if state and state.get("error"):
         return RecordedError(state["error"])
     if state and State(state["state"]) in ENDED:
         return NotRunningError("The service was stopped", code="stopped", fix="./start_service.sh")
-    said = log_files.last_lines(paths.supervisor_log, 6)
-    first = next((line for line in said if line.startswith("Error: ")), said[-1] if said else "it said nothing")
-    return OpsError(first.removeprefix("Error: "), code="start-failed", fix=f"See {paths.supervisor_log}")
+    other = _who_runs(paths)
+    if other is not None:
+        return already_running(other, paths)  # of two starts at the same moment, this was the second
+    ended = f"The supervisor ended before the service was ready. The last it said: {said[-1] if said else 'nothing'}"
+    reason = next((line.removeprefix("Error: ") for line in said if line.startswith("Error: ")), ended)
+    return OpsError(reason, code="start-failed", fix=f"See {paths.supervisor_log}")

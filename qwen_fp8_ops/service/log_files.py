@@ -5,6 +5,7 @@ A child writes to its file directly and not through us: it neither blocks nor di
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -22,8 +23,7 @@ FINGERPRINT_BYTES = 256
 def rotate(path: Path) -> None:
     """Make room for a new attempt's file: path becomes path.1, path.1 becomes path.2, the oldest goes."""
     _shift(path)
-    if path.exists():
-        path.rename(_numbered(path, 1))
+    _move(path, _numbered(path, 1))
 
 
 def cut(path: Path, most_bytes: int) -> bool:
@@ -57,8 +57,12 @@ def cut_all(paths: Iterable[Path], most_bytes: int) -> None:
 def _shift(path: Path) -> None:
     _numbered(path, KEPT).unlink(missing_ok=True)
     for number in range(KEPT - 1, 0, -1):
-        if _numbered(path, number).exists():
-            _numbered(path, number).rename(_numbered(path, number + 1))
+        _move(_numbered(path, number), _numbered(path, number + 1))
+
+
+def _move(path: Path, to: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # there is none, or another start has just moved it
+        path.rename(to)
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -9,10 +9,14 @@ from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import process
+from qwen_fp8_ops.outside import clock, net, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.plan.launch import LaunchPlan, Program
 from qwen_fp8_ops.service import ladder
+
+PORTS_SECONDS = 5.0
+"""The kernel closes the sockets of a process that was killed at once, or very soon after it is gone."""
 
 
 def recorded_leaders(state: Any) -> list[Identity]:
@@ -45,15 +49,34 @@ def is_marked(pid: int, paths: RunPaths) -> bool:
 
 
 def sweep(paths: RunPaths, say: Callable[[str], None]) -> list[Identity]:
-    """End them; returns those that would not go.
+    """End them; returns those that would not go."""
+    return _end(find(paths), say)
 
-    They are killed without being asked: their supervisor is gone, nobody drains them, and a half-dead engine does not react.
-    """
+
+def make_way(plan: LaunchPlan, paths: RunPaths, say: Callable[[str], None]) -> None:
+    """Sweep before a start. Where something was ended, its ports get a moment to come free; then the preflight judges."""
     members = find(paths)
+    _end(members, say)
+    deadline = clock.monotonic() + PORTS_SECONDS
+    while members and any(_is_closing(program) for program in plan.programs) and clock.monotonic() < deadline:
+        _sleep(0.05)
+
+
+def _end(members: list[Identity], say: Callable[[str], None]) -> list[Identity]:
+    """They are killed without being asked: their supervisor is gone, nobody drains them, and a half-dead engine does not react."""
     if members:
         names = ", ".join(f"{member.pid} ({process.command_line(member.pid)[:40] or '?'})" for member in members)
         say(f"Ending what an earlier run left behind: {names}")
     return ladder.kill(members, _sleep)
+
+
+def _is_closing(program: Program) -> bool:
+    """Is its port taken, and by no process that could be named? For a living one we would wait in vain."""
+    try:
+        owner = net.port_owner(program.host, program.port)
+    except OSError:
+        return False  # no port that we could ever have
+    return owner is not None and owner.pid is None
 
 
 def _sleep(seconds: float) -> bool:

@@ -62,7 +62,7 @@ def already_running(holder: Identity, paths: RunPaths) -> OpsError:
 def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: Mapping[str, str]) -> Outcome:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor listens: a stop unwinds, whoever sends it
     process.become_subreaper()
-    orphans.sweep(paths, talk.say)
+    orphans.make_way(plan, paths, talk.say)
     recorder = Recorder(paths, talk.say)
     recorder.move(State.PREFLIGHT)
     about = {"profile": plan.profile, "model": plan.settings.served_model_name, "url": plan.url, "supervisor": me.as_json()}

@@ -13,6 +13,7 @@ from typing import Any
 
 from qwen_fp8_ops.config.load import load
 from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.outside import lock, process
 from qwen_fp8_ops.outside.process import Identity, session_members
 from qwen_fp8_ops.plan.launch import LaunchPlan, make_plan
 from qwen_fp8_ops.report.status import collect
@@ -31,8 +32,16 @@ class StandInService:
         self.behaviour_file = home / "behaviour.json"
         self.behave()
         make_checkpoint(home / "model", 1)
-        self.settings = {"MODEL_ID": "stand/in", "MODEL_PATH": str(home / "model"), "PORT": free_port(), "MEDIA_PORT": free_port(), "PROBE_INTERVAL": 1, **settings}
+        self.settings = {
+            "MODEL_ID": "stand/in",
+            "MODEL_PATH": str(home / "model"),
+            "PORT": free_port(),
+            "MEDIA_PORT": free_port(),
+            "PROBE_INTERVAL": 1,
+            **settings,
+        }
         self.process: subprocess.Popen[str] | None = None
+        self.starters: list[subprocess.Popen[str]] = []
 
     def behave(self, **behaviour: Any) -> None:
         temporary = self.behaviour_file.with_suffix(".new")
@@ -46,17 +55,20 @@ class StandInService:
         return replace(plan, programs=tuple(replace(program, argv=argv) if program.is_engine else program for program in plan.programs))
 
     def start(self, **settings: Any) -> subprocess.Popen[str]:
+        self.process = _spawn(self.command(**settings))
+        return self.process
+
+    def command(self, **settings: Any) -> list[str]:
+        """The supervisor's."""
         plan_file = self.paths.home / "plan-of-the-test.json"
         plan_file.write_text(json.dumps(self.plan(**settings).as_json()))
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "run_plan.py"), str(plan_file), str(self.paths.home)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-        )
-        return self.process
+        return [sys.executable, str(HERE / "run_plan.py"), str(plan_file), str(self.paths.home)]
+
+    def start_detached(self, command: list[str]) -> subprocess.Popen[str]:
+        """A starter that runs the command in the background and follows it."""
+        starter = _spawn([sys.executable, str(HERE / "start_detached.py"), str(self.paths.home), *command])
+        self.starters.append(starter)
+        return starter
 
     def started(self, **settings: Any) -> StandInService:
         self.start(**settings)
@@ -119,6 +131,12 @@ class StandInService:
 
     def close(self) -> None:
         """End whatever a failed test left."""
+        for starter in self.starters:
+            starter.kill()
+            starter.communicate()
+        detached = lock.holder(self.paths.lock)
+        if detached and not (self.process and detached.pid == self.process.pid):
+            process.send(detached, signal.SIGKILL)
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGTERM)
@@ -130,3 +148,8 @@ class StandInService:
             os.kill(pid, signal.SIGKILL)
         if self.process and self.process.stderr:
             self.process.stderr.close()
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)

@@ -8,8 +8,10 @@ The behaviour file is read at every request, so that a test can change its mind.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -81,6 +83,9 @@ def main() -> None:
 
     if not told.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, stop)
+    if told.get("first_thread_ends"):
+        threading.Thread(target=server.serve_forever).start()
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # SYS_exit: of this thread alone
     server.serve_forever(poll_interval=0.02)
     worker.wait()
 

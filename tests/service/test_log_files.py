@@ -21,9 +21,10 @@ def test_each_attempt_has_its_own_file(tmp_path: Path) -> None:
 def test_cut_empties_the_file_under_its_writer(tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     program = "import sys\nfor line in sys.stdin: print('x' * 99, flush=True); print('done', file=sys.stderr, flush=True)"
-    with log.open("ab") as output, subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE, text=True
-    ) as writer:
+    with (
+        log.open("ab") as output,
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE, text=True) as writer,
+    ):
         assert writer.stdin and writer.stderr
 
         def write() -> None:

@@ -93,7 +93,9 @@ def test_media_that_keeps_dying_does_not_take_the_engine_along(service: StandInS
 
 
 def test_start_that_can_never_work_is_not_retried(service: StandInService) -> None:
-    service.behave(die_with="Traceback (most recent call last):\nValueError: No available memory for the cache blocks. Try increasing it.\nRuntimeError: Engine core initialization failed.")
+    service.behave(
+        die_with="Traceback (most recent call last):\nValueError: No available memory for the cache blocks. Try increasing it.\nRuntimeError: Engine core initialization failed."
+    )
     service.start()
     code, said = service.ended()
     assert code == 1
