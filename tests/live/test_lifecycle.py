@@ -52,7 +52,7 @@ def test_two_starts_at_once_one_wins(service: LiveService) -> None:
     assert sorted(code for _, code in results) == [0, 1], results
     (_, winner), (_, loser) = sorted(((code, said[1]) for said, code in results), key=lambda pair: pair[0])
     assert "READY after" in winner and f"curl {service.url}/v1/chat/completions" in winner
-    assert "already running" in loser
+    assert f"Error: The service is already running (pid {service.supervisor_pid()})" in loser
     assert valid(service.status())["state"] == "ready"
 
 
