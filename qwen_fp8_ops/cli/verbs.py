@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "stop": "Drain and stop the service, and prove that it is gone.",
     "restart": "Restart the engine with the current settings; the media server stays.",
     "status": "Show state, load, memory and problems.",
+    "gpus": "Show whose memory is whose on each GPU, and what is wrong with them.",
     "logs": "Show what the engine, the media server or the supervisor wrote.",
     "config": "Show every setting and where it came from.",
     "chat": "Ask the model, with images and videos.",

@@ -9,7 +9,9 @@ from qwen_fp8_ops.outside.nvml import GpuSnapshot
 
 
 def snapshot() -> GpuSnapshot:
-    """Never raises for what a driver does. ``source`` says who told; a problem comes with what the kernel knows of the driver."""
+    """Never raises for what a driver does. ``source`` says who told; a problem comes with what the kernel knows of the driver.
+
+    The code is "no-gpus" where nothing speaks of NVIDIA at all."""
     found = nvml.snapshot()
     if not found.problem:
         return found
@@ -19,6 +21,6 @@ def snapshot() -> GpuSnapshot:
             return other
     loaded, devices = driver.kernel_version(), driver.gpus_on_bus()
     if not loaded and not devices:
-        return found
+        return replace(found, problem_code="no-gpus") if found.problem_code == "nvml-missing" else found
     there = f"{devices} NVIDIA GPU{'s' if devices != 1 else ''} on the PCI bus, " + (f"kernel driver {loaded} loaded" if loaded else "no kernel driver loaded")
     return replace(found, problem=f"{found.problem} ({there})", driver_version=loaded)

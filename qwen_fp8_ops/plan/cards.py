@@ -123,11 +123,3 @@ def live(gpus: Sequence[Gpu], count: int) -> Hardware | None:
 def host(available_bytes: int, total_bytes: int) -> Hardware:
     """For the engine on the CPU."""
     return Hardware("CPU", available_bytes, total_bytes, "free memory of this host", "no FP8: block FP8 needs AMX (Sapphire Rapids or newer)")
-
-
-def visible(gpus: Sequence[Gpu], chosen: str | None) -> tuple[Gpu, ...]:
-    """Those that CUDA_VISIBLE_DEVICES leaves, in its order; all of them when it is not set."""
-    if chosen is None:
-        return tuple(gpus)
-    by_name = {str(gpu.index): gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus if gpu.uuid}
-    return tuple(by_name[word.strip()] for word in chosen.split(",") if word.strip() in by_name)

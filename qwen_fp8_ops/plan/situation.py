@@ -14,7 +14,7 @@ from qwen_fp8_ops.config.settings import Settings
 from qwen_fp8_ops.engine import version
 from qwen_fp8_ops.engine.startup_log import EngineMemory
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import clock, host_memory, nvml, process, storage
+from qwen_fp8_ops.outside import clock, gpus, host_memory, process, storage
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.lock import holder
 from qwen_fp8_ops.plan import calibration, cards
@@ -24,6 +24,7 @@ from qwen_fp8_ops.plan.memory import MemoryPlan, memory_plan
 from qwen_fp8_ops.plan.overhead import Overhead, assumed
 from qwen_fp8_ops.plan.ports import with_ports
 from qwen_fp8_ops.plan.rank import rank_bytes
+from qwen_fp8_ops.plan.visible import visible
 from qwen_fp8_ops.weights.facts import CheckpointFacts, facts_for
 
 
@@ -48,7 +49,7 @@ class Situation:
         settings = self.settings
         if settings.on_cpu:
             return cards.host(host_memory.available_bytes(), host_memory.total_bytes())
-        seen = cards.visible(nvml.snapshot().gpus, self.environ.get("CUDA_VISIBLE_DEVICES"))
+        seen = visible(self.environ, gpus.snapshot().gpus)
         found = cards.live(seen, settings.tensor_parallel_size)
         if found is None:
             return cards.described(settings.gpu_name, settings.gpu_memory_gib)
@@ -141,3 +142,19 @@ def plan_here(configuration: Configuration, paths: RunPaths, environ: Mapping[st
     seed = f"{environ.get('SLURM_JOB_ID', '')} {paths.home}"
     configuration = with_ports(configuration, seed=seed, keep=situation.ports_in_use())
     return make_plan(configuration, paths, load_strategy=choice.strategy if choice else None)
+
+
+def expected_memory(plan: LaunchPlan, paths: RunPaths, environ: Mapping[str, str]) -> dict[str, int] | None:
+    """What the memory plan expects of each rank, in the engine's own terms; None on the CPU, and when no plan can be made."""
+    if plan.settings.on_cpu:
+        return None
+    try:
+        made = Situation(plan.settings, plan.model_path, paths, environ).memory_plan()
+    except OpsError:
+        return None  # a start without a plan is told of by its check
+    rank = made.fit.rank
+    return {
+        "weights_bytes_per_rank": rank.logged_bytes,
+        "kv_cache_bytes_per_rank": made.fit.kv_room_bytes,
+        "overhead_bytes_per_rank": made.overhead.bytes - rank.mrope_bytes,  # the engine logs these with the weights
+    }

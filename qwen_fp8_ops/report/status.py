@@ -6,15 +6,17 @@ judges no pid.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import clock, nvml, process
+from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.files import move_away, read_json
-from qwen_fp8_ops.outside.nvml import Gpu
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.report.gpu_report import GpuReport, collect_gpus
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
 
 SCHEMA = 1
@@ -30,8 +32,7 @@ def collect(paths: RunPaths) -> dict[str, Any]:
     try:
         return _status(recorded, problems)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        damage = {"code": "damaged-file", "message": f"{paths.state} is damaged: {error!r}", "fix": move_away(paths.state)}
-        return _status({}, [damage])
+        return _status({}, [_damage(paths, error)])
 
 
 def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         left = len(processes)
         error = {
             "code": "supervisor-gone",
-            "message": f"The supervisor (pid {supervisor.pid if supervisor else '?'}) is gone" + (f"; {left} processes of the service still run, unwatched" if left else ""),
+            "message": f"The supervisor (pid {supervisor.pid if supervisor else '?'}) is gone"
+            + (f"; {left} processes of the service still run, unwatched" if left else ""),
             "fix": "./start_service.sh ends what is left and starts again; ./stop_service.sh only ends it",
         }
     problems += [
@@ -55,10 +57,10 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
     ]
     if remote and supervisor is not None:
         problems.append({"code": "other-host", "message": f"It runs on {supervisor.host}; this is what it last recorded", "fix": f"ssh {supervisor.host}"})
-    gpus, gpu_problem = ([], None) if remote else _gpus(processes)
-    if gpu_problem:
-        problems.append(gpu_problem)
     alive = state not in ENDED
+    gpus = None if remote else _gpus(processes, recorded if alive else {}, os.environ)
+    if gpus:
+        problems += [gpus.missing] if gpus.missing else gpus.problems
     return {
         "schema": SCHEMA,
         "ok": state in SERVING,
@@ -72,7 +74,9 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         "load": recorded.get("load") if alive else None,
         "processes": processes,
         "media": _media(recorded, alive),
-        "gpus": gpus,
+        "gpus": gpus.gpus_json() if gpus else [],
+        "driver": gpus.driver_json() if gpus else None,
+        "distribution": gpus.distribution_json() if gpus else None,
         "memory": recorded.get("memory") if alive else None,
         "engines": recorded.get("engines", []) if alive else [],
         "engine": recorded.get("engine") if state in SERVING else None,
@@ -80,6 +84,39 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         "problems": problems,
         "error": {key: error[key] for key in ("code", "message", "fix")} if error else None,
     }
+
+
+def _gpus(processes: list[dict[str, Any]], recorded: dict[str, Any], environ: Mapping[str, str]) -> GpuReport:
+    ranks = {entry["pid"]: entry["rank"] for entry in processes}
+    return collect_gpus(ranks, environ, recorded.get("memory"), recorded.get("planned"))
+
+
+def collect_for_gpus(paths: RunPaths, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The GPUs alone (`gpus --json`), with what a recorded run on this host holds of them. A record that cannot be read costs only that."""
+    problems: list[Problem] = []
+    recorded = _read(paths, problems)
+    try:
+        supervisor = Identity.from_json(recorded.get("supervisor"))
+        here = recorded if supervisor is None or supervisor.here else {}
+        return _gpus_alone(_gpus(_processes(here), here, environ), problems)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _gpus_alone(_gpus([], {}, environ), [_damage(paths, error)])
+
+
+def _gpus_alone(found: GpuReport, problems: list[Problem]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "ok": not found.missing and not found.problems,
+        "gpus": found.gpus_json(),
+        "driver": found.driver_json(),
+        "distribution": found.distribution_json(),
+        "problems": [*problems, *found.problems],
+        "error": found.missing,
+    }
+
+
+def _damage(paths: RunPaths, error: Exception) -> Problem:
+    return {"code": "damaged-file", "message": f"{paths.state} is damaged: {error!r}", "fix": move_away(paths.state)}
 
 
 def _read(paths: RunPaths, problems: list[Problem]) -> dict[str, Any]:
@@ -129,34 +166,3 @@ def _slurm(allocation: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     end = allocation.get("ends_at")
     return {**allocation, "seconds_left": round(-clock.seconds_since(end)) if end else None}
-
-
-def _gpus(processes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Problem | None]:
-    found = nvml.snapshot()
-    ranks = {entry["pid"]: entry["rank"] for entry in processes}
-    problem = {"code": "no-gpus", "message": found.problem, "fix": "Expected on a machine without NVIDIA GPUs; else check `nvidia-smi`."} if found.problem else None
-    return [_gpu(gpu, ranks) for gpu in found.gpus], problem
-
-
-def _gpu(gpu: Gpu, ranks: dict[int, int | None]) -> dict[str, Any]:
-    own = sum(entry.memory_bytes or 0 for entry in gpu.processes if entry.pid in ranks)
-    foreign = sum(entry.memory_bytes or 0 for entry in gpu.processes if entry.pid not in ranks)
-    used = gpu.memory_used_bytes
-    return {
-        "index": gpu.index,
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "memory_total_bytes": gpu.memory_total_bytes,
-        "memory_used_bytes": used,
-        "memory_free_bytes": gpu.memory_free_bytes,
-        "own_bytes": own,
-        "foreign_bytes": foreign,
-        "unattributed_bytes": max(0, used - own - foreign) if used is not None else None,
-        "ranks": sorted(rank for entry in gpu.processes if (rank := ranks.get(entry.pid)) is not None),
-        "utilization_percent": gpu.utilization_percent,
-        "temperature_celsius": gpu.temperature_celsius,
-        "power_watts": gpu.power_watts,
-        "problems": list(gpu.problems),
-    }
-
-

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qwen_fp8_ops.outside import clock
+from qwen_fp8_ops.report.gpu_text import render_gpus
+from qwen_fp8_ops.report.screen import Screen
 from qwen_fp8_ops.report.words import duration, gib, load_line, own_command
 
 LABEL_WIDTH = 10
-BAR_CELLS = 24
+INDENT = 2
 
 
-def render_status(status: dict[str, Any]) -> str:
+def render_status(status: dict[str, Any], screen: Screen = Screen()) -> str:  # noqa: B008 - it never changes
     lines = [_headline(status)]
     rows: list[tuple[str, str]] = []
     if status["load"]:
@@ -24,17 +27,22 @@ def render_status(status: dict[str, Any]) -> str:
         rows.append(("memory", _memory(status["memory"])))
     if status["processes"]:
         rows.append(("processes", _processes(status["processes"])))
-    rows += [(f"GPU {gpu['index']}", _gpu(gpu)) for gpu in status["gpus"]]
     if status["slurm"]:
         rows.append(("SLURM", _slurm(status["slurm"])))
     lines += [f"  {label:<{LABEL_WIDTH}}{text}" for label, text in rows]
+    inner = replace(screen, width=screen.width - INDENT)
+    lines += [f"{'':<{INDENT}}{line}" for line in render_gpus(status, inner)]
     for problem in [status["error"], *status["problems"]]:
         if problem and problem["code"] == "no-gpus":
             lines.append(f"  {'GPUs':<{LABEL_WIDTH}}none: {problem['message']}")
         elif problem:
-            lines.append(f"  {'!':<{LABEL_WIDTH}}{problem['message']}")
-            lines += [f"  {'':<{LABEL_WIDTH}}  {line}" for line in problem["fix"].splitlines()]
+            lines += [f"{'':<{INDENT}}{line}" for line in problem_lines(problem)]
     return "\n".join(lines)
+
+
+def problem_lines(problem: dict[str, str]) -> list[str]:
+    """What is wrong, and beneath it what to do."""
+    return [f"{'!':<{LABEL_WIDTH}}{problem['message']}", *(f"{'':<{LABEL_WIDTH}}  {line}" for line in problem["fix"].splitlines())]
 
 
 def _headline(status: dict[str, Any]) -> str:
@@ -49,7 +57,9 @@ def _headline(status: dict[str, Any]) -> str:
 
 
 def _places(status: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("API", f"{engine['url']}   {engine['name']}: {engine['state']}" + (f", pid {engine['pid']}" if engine["pid"] else "")) for engine in status["engines"]]
+    rows = [
+        ("API", f"{engine['url']}   {engine['name']}: {engine['state']}" + (f", pid {engine['pid']}" if engine["pid"] else "")) for engine in status["engines"]
+    ]
     if status["media"]:
         rows.append(("media", f"{status['media']['url']}   {status['media']['state']}, serves {status['media']['root']}"))
     return rows
@@ -79,20 +89,6 @@ def _processes(processes: list[dict[str, Any]]) -> str:
     return f"{len(processes)}, {gib(total)} of host memory"
 
 
-def _gpu(gpu: dict[str, Any]) -> str:
-    total, used = gpu["memory_total_bytes"], gpu["memory_used_bytes"]
-    if not total or used is None:
-        return f"{gpu['name'] or '?'}  {'; '.join(gpu['problems']) or 'no memory reading'}"
-    filled = round(used / total * BAR_CELLS)
-    text = f"[{'#' * filled}{'.' * (BAR_CELLS - filled)}] {gib(used)} of {gib(total)}"
-    text += f"; ours {gib(gpu['own_bytes'])}" + (f" (rank {', '.join(map(str, gpu['ranks']))})" if gpu["ranks"] else "")
-    if gpu["foreign_bytes"]:
-        text += f", others {gib(gpu['foreign_bytes'])}"
-    if gpu["utilization_percent"] is not None:
-        text += f"; {gpu['utilization_percent']} %"
-    return text + "".join(f"; ! {problem}" for problem in gpu["problems"])
-
-
 def _slurm(slurm: dict[str, Any]) -> str:
     left = f", {duration(slurm['seconds_left'])} left" if slurm["seconds_left"] is not None else ""
     return f"job {slurm['job_id']} on {slurm['node'] or '?'}{left}"
@@ -108,6 +104,6 @@ def render_ready(snapshot: dict[str, Any], seconds: float) -> str:
         f"  media  {snapshot['media']['url']}   serves {snapshot['media']['root']}\n"
         f"Try it:\n"
         f"  curl {url}/chat/completions -H 'Content-Type: application/json' \\\n{key}"
-        f"    -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'\n"
+        f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
         f"  {qwen_fp8} chat 'Hello'\n  {qwen_fp8} status\n  ./stop_service.sh"
     )

@@ -70,6 +70,7 @@ def memory_of(engines: Iterable[Child]) -> dict[str, Any] | None:
     fullest = max(logs, key=lambda log: log.memory.weights_bytes_per_rank or 0)
     return {
         **asdict(fullest.memory),
+        "weights_bytes_by_rank": [fullest.weights_by_rank[rank] for rank in sorted(fullest.weights_by_rank)],
         "kv_cache_tokens": sum(log.memory.kv_cache_tokens or 0 for log in logs),
         "imbalance_percent": fullest.imbalance_percent,
     }

@@ -101,5 +101,5 @@ def test_a_status_without_a_driver_says_why(fake_driver: FakeDriver, tmp_path: P
     status = fake_driver.ask(STATUS.format(home=str(tmp_path)), "init=18")
     jsonschema.validate(status, SCHEMA)
     assert status["gpus"] == []
-    assert [problem["code"] for problem in status["problems"]] == ["no-gpus"]
+    assert [problem["code"] for problem in status["problems"]] == ["driver-mismatch"]
     assert "RM has detected an NVML/RM version mismatch." in status["problems"][0]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_the_command_answers_where_the_library_does_not(smi: Smi, no_nvml: GpuSn
 
 def test_the_librarys_problem_is_told_when_the_command_knows_no_better(smi: Smi, no_nvml: GpuSnapshot) -> None:
     smi.answer("gpu", "Failed to initialize NVML: Unknown Error\n", 255)
-    assert gpus.snapshot() == no_nvml
+    assert gpus.snapshot() == replace(no_nvml, problem_code="no-gpus")
 
 
 def test_what_nobody_tells_the_kernel_and_the_bus_do(tmp_path: Path, no_nvml: GpuSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from qwen_fp8_ops.outside.nvml import Gpu
-from qwen_fp8_ops.plan.cards import CARDS, GIB, MIB, described, find_card, live, visible
+from qwen_fp8_ops.plan.cards import CARDS, GIB, MIB, described, find_card, live
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,3 @@ def test_the_smallest_gpu_bounds_all() -> None:
 @pytest.mark.parametrize("gpus", [[], [gpu(0)], [gpu(0), gpu(1, lost=True)], [gpu(0), gpu(1, memory_free_bytes=None)]])
 def test_too_few_live_gpus_are_none(gpus: list[Gpu]) -> None:
     assert live(gpus, 2) is None
-
-
-@pytest.mark.parametrize(
-    ("chosen", "indexes"), [(None, [0, 1, 2]), ("2,0", [2, 0]), ("GPU-1", [1]), ("GPU-2, 1", [2, 1]), ("", []), ("7,1", [1])]
-)
-def test_only_the_visible_gpus_count_in_their_order(chosen: str | None, indexes: list[int]) -> None:
-    assert [one.index for one in visible([gpu(0), gpu(1), gpu(2)], chosen)] == indexes

@@ -87,6 +87,7 @@ def test_ready_tells_all_of_it(run: Run) -> None:
     assert all(entry["rss_bytes"] > 0 for entry in status["processes"])
     assert status["memory"] == {
         "weights_bytes_per_rank": round(28.98 * 2**30),
+        "weights_bytes_by_rank": [round(28.98 * 2**30)],
         "kv_cache_bytes_per_rank": round(36.29 * 2**30),
         "kv_cache_tokens": 809_504,
         "graphs_bytes_per_rank": None,

@@ -19,22 +19,56 @@ from qwen_fp8_ops.report.text import render_ready, render_status
 SCHEMA = json.loads((Path(qwen_fp8_ops.report.text.__file__).parent / "status.schema.json").read_text())
 GIB = 1 << 30
 
-GPU = {
+GPU: dict[str, Any] = {
     "index": 0,
     "uuid": "GPU-0",
     "name": "NVIDIA H100 80GB HBM3",
+    "pci_bus_id": "00000000:18:00.0",
+    "compute_capability": "9.0",
     "memory_total_bytes": 80 * GIB,
+    "memory_reserved_bytes": GIB // 2,
     "memory_used_bytes": 70 * GIB,
     "memory_free_bytes": 10 * GIB,
+    "utilization_percent": 97,
+    "temperature_celsius": 61,
+    "power_watts": 512.5,
+    "power_limit_watts": 700.0,
+    "clocks_event_reasons": ["power-cap"],
+    "ecc_uncorrected": 0,
+    "remap_pending": False,
+    "remap_failed": False,
+    "mig_enabled": False,
+    "nvlinks_up": 18,
+    "nvlinks_down": 0,
+    "persistence": True,
+    "lost": False,
+    "ours": True,
     "own_bytes": 68 * GIB,
     "foreign_bytes": 0,
     "unattributed_bytes": 2 * GIB,
     "ranks": [0],
-    "utilization_percent": 97,
-    "temperature_celsius": 61,
-    "power_watts": 512.5,
+    "parts": {"weights_bytes": 29 * GIB, "kv_cache_bytes": 36 * GIB, "graphs_bytes": GIB, "rest_bytes": 2 * GIB},
+    "processes": [{"pid": 12, "memory_bytes": 68 * GIB, "ours": True, "rank": 0, "user": "ada", "command": "VLLM::Worker_TP0"}],
     "problems": [],
+    "notes": ["at its power cap"],
 }
+STRANGER = {"pid": 4711, "memory_bytes": 5 * GIB, "ours": False, "rank": None, "user": "eve", "command": "python train.py"}
+OTHER_GPU = {
+    **GPU,
+    "index": 1,
+    "ours": False,
+    "ranks": [],
+    "own_bytes": 0,
+    "foreign_bytes": 5 * GIB,
+    "unattributed_bytes": 0,
+    "memory_used_bytes": 5 * GIB,
+    "utilization_percent": None,
+    "parts": None,
+    "processes": [STRANGER],
+    "problems": ["GPU is hot"],
+    "notes": [],
+}
+COMPARED = {"part": "weights", "planned_bytes": 28 * GIB, "bytes": 29 * GIB, "difference_percent": 3.6}
 LOAD = {"phase": "weights", "done": 3, "total": 24, "fraction": 0.125, "elapsed_seconds": 40, "eta_seconds": 200}
 
 READY: dict[str, Any] = {
@@ -48,11 +82,17 @@ READY: dict[str, Any] = {
     "uptime_seconds": 7500,
     "restarts": 1,
     "load": None,
-    "processes": [{"role": "engine", "pid": 11, "rank": None, "rss_bytes": 3 * GIB, "alive": True}, {"role": "worker", "pid": 12, "rank": 0, "rss_bytes": 5 * GIB, "alive": True}],
+    "processes": [
+        {"role": "engine", "pid": 11, "rank": None, "rss_bytes": 3 * GIB, "alive": True},
+        {"role": "worker", "pid": 12, "rank": 0, "rss_bytes": 5 * GIB, "alive": True},
+    ],
     "media": {"state": "ready", "url": "http://127.0.0.1:8080", "root": "/srv/media"},
-    "gpus": [GPU, {**GPU, "index": 1, "ranks": [], "own_bytes": 0, "foreign_bytes": 5 * GIB, "memory_used_bytes": 5 * GIB, "utilization_percent": None, "problems": ["GPU is hot"]}],
+    "gpus": [GPU, OTHER_GPU],
+    "driver": {"source": "nvml", "version": "580.95.05", "cuda_version": "13.0"},
+    "distribution": {"imbalance_percent": 0.4, "against_plan": [COMPARED]},
     "memory": {
         "weights_bytes_per_rank": 29 * GIB,
+        "weights_bytes_by_rank": [29 * GIB],
         "kv_cache_bytes_per_rank": 36 * GIB,
         "kv_cache_tokens": 809_504,
         "graphs_bytes_per_rank": GIB,
@@ -82,14 +122,29 @@ qwen3-vl-fp8 READY for 1 h 2 min (profile h100x8) - 1 restart
   requests  2 running, 1 waiting; KV cache 25.3% used; 1200.5 prompt + 64 new tokens/s; TTFT 120 ms, ITL 16 ms
   memory    per rank: weights 29.00 GiB, KV cache 36.00 GiB; 809,504 tokens = 24.7 requests of full length
   processes 2, 8.00 GiB of host memory
-  GPU 0     [#####################...] 70.00 GiB of 80.00 GiB; ours 68.00 GiB (rank 0); 97 %
-  GPU 1     [##......................] 5.00 GiB of 80.00 GiB; ours 0.00 GiB, others 5.00 GiB; ! GPU is hot
-  SLURM     job 4711 on node07, 2 h 5 min left"""
+  SLURM     job 4711 on node07, 2 h 5 min left
+  2 x NVIDIA H100 80GB HBM3, driver 580.95.05, CUDA up to 13.0
+  GPU 0  [████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▒?······]  70.0 of 80.0 GiB rank 0  97 %  61 °C 512 W
+  not ours to use:
+  GPU 1 ![◆◆◆··········································]   5.0 of 80.0 GiB               61 °C 512 W
+          █ weights  ▓ KV cache  ▒ graphs, rest  ◆ others  ? unattributed  · free
+  GPU 0: 2.00 GiB held by no process that can be seen from here
+  GPU 1: pid 4711 (eve) holds 5.00 GiB: python train.py
+  GPU 0: at its power cap
+  rank 0 holds 68.00 GiB: weights 29.00, KV cache 36.00, graphs 1.00, rest 2.00
+  the fullest rank holds 0.4 % more than the emptiest
+  against the plan: weights 29.00 for 28.00 (+3.6 %)"""
 
 NOTHING: dict[str, Any] = {
     **READY,
-    **dict.fromkeys(("profile", "model", "url", "since", "uptime_seconds", "load", "media", "memory", "engine", "slurm", "error")),
-    "ok": False, "state": "stopped", "restarts": 0, "processes": [], "gpus": [], "engines": [], "problems": [],
+    **dict.fromkeys(("profile", "model", "url", "since", "uptime_seconds", "load", "media", "driver", "distribution", "memory", "engine", "slurm", "error")),
+    "ok": False,
+    "state": "stopped",
+    "restarts": 0,
+    "processes": [],
+    "gpus": [],
+    "engines": [],
+    "problems": [],
 }
 NO_GPUS = {"code": "no-gpus", "message": "no NVIDIA driver answers: NVML Shared Library Not Found", "fix": "Expected on a machine without NVIDIA GPUs."}
 
@@ -143,12 +198,6 @@ def test_the_first_columns_fit_a_small_terminal(name: str) -> None:
     first, *rows = render_status(SCREENS[name][0]).splitlines()
     assert len(first) <= 80
     assert all(row.startswith("  ") for row in rows)
-
-
-@pytest.mark.parametrize("lost", [None, "GPU is lost"])
-def test_a_gpu_without_a_reading(lost: str | None) -> None:
-    gpu = {**GPU, "memory_total_bytes": None, "memory_used_bytes": None, "name": None, "problems": [lost] if lost else []}
-    assert render_status({**NOTHING, "gpus": [gpu]}).splitlines()[1] == f"  GPU 0     ?  {lost or 'no memory reading'}"
 
 
 def nullable(schema: dict[str, Any], value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
