@@ -19,6 +19,7 @@ from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.service import log_files
 from qwen_fp8_ops.service.start import already_running
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
+from qwen_fp8_ops.service.succession import is_over
 from qwen_fp8_ops.service.talk import Talk
 from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
 
@@ -102,7 +103,7 @@ def running_supervisor(paths: RunPaths) -> Identity:
 def _who_runs(paths: RunPaths) -> Identity | None:
     """The supervisor that holds the lock: a living one, or one of another host, which is not ours to judge."""
     holder = lock.holder(paths.lock)
-    return holder if holder is not None and (holder.alive or not holder.here) else None
+    return holder if holder is not None and (holder.alive or not (holder.here or is_over(holder, os.environ.get("SLURM_JOB_ID")))) else None
 
 
 def _new_log(path: Path) -> IO[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import ExitCode, GaveUpError, OpsError, TimedOutError
-from qwen_fp8_ops.outside import clock, net, nvml, process
+from qwen_fp8_ops.outside import clock, gpus, net, process
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan, Program
 from qwen_fp8_ops.service.ladder import Pause
@@ -46,11 +46,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``leftovers`` names, in words, what could not be confirmed to be gone."""
+    """``leftovers`` names, in words, what could not be confirmed to be gone. ``requeue``: the job that SLURM is to start again."""
 
     failure: Failure | None
     was_ready: bool
     leftovers: tuple[str, ...]
+    requeue: str | None = None
 
     @property
     def state(self) -> State:
@@ -87,7 +88,7 @@ def gpu_memory_used(plan: LaunchPlan) -> dict[str, int]:
     """Bytes used on each GPU, by uuid; empty where the plan needs none."""
     if plan.settings.on_cpu:
         return {}
-    return {gpu.uuid: gpu.memory_used_bytes for gpu in nvml.snapshot().gpus if gpu.uuid and gpu.memory_used_bytes is not None}
+    return {gpu.uuid: gpu.memory_used_bytes for gpu in gpus.snapshot().gpus if gpu.uuid and gpu.memory_used_bytes is not None}
 
 
 def find_leftovers(plan: LaunchPlan, paths: RunPaths, not_ended: Iterable[Identity], used_before: Mapping[str, int], pause: Pause) -> tuple[str, ...]:

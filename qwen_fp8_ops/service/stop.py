@@ -48,7 +48,7 @@ def stop(paths: RunPaths, say: Callable[[str], None], progress: Callable[[str], 
         raise OpsError(
             f"The service runs on {holder.host} (pid {holder.pid}), not here",
             code="other-host",
-            fix=f"ssh {holder.host} {paths.home}/stop_service.sh" + (f", or scancel {holder.job_id}" if holder.job_id else ""),
+            fix=f"qwen-fp8 jobs stop {holder.job_id}" if holder.job_id else f"ssh {holder.host} {paths.home}/stop_service.sh",
         )
     was_running = holder is not None and holder.alive
     if holder is not None and holder.alive:
@@ -63,10 +63,12 @@ def _ask(supervisor: Identity, paths: RunPaths, progress: Callable[[str], None],
     plan = _recorded_plan(paths)
     own_limits = plan.settings.drain_timeout + max(program.stop_seconds for program in plan.programs) if plan else 600
     deadline = clock.monotonic() + (FORCED_SECONDS if force else own_limits + ladder.KILL_SECONDS + GPU_MEMORY_SECONDS + MARGIN_SECONDS)
-    process.send(supervisor, signal.SIGTERM)
+    # Inside a job a SIGTERM is SLURM's, which kills soon after: the supervisor would not take the time to drain.
+    number = signal.SIGINT if supervisor.job_id else signal.SIGTERM
+    process.send(supervisor, number)
     if force:
         time.sleep(0.3)  # two signals at once would be taken for one
-        process.send(supervisor, signal.SIGTERM)
+        process.send(supervisor, number)
     while supervisor.alive:
         if clock.monotonic() > deadline:
             if not force:

@@ -8,29 +8,35 @@ a stop (drain, end), which go on reaping and listening to signals through ``paus
 from __future__ import annotations
 
 import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.engine.root_cause import find_root_cause
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.gate.config import GateConfig
-from qwen_fp8_ops.outside import clock, http, process
+from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan
-from qwen_fp8_ops.plan.situation import Situation
+from qwen_fp8_ops.plan.situation import Situation, expected_memory
 from qwen_fp8_ops.service import ladder, log_files
 from qwen_fp8_ops.service.child import Child, Life
+from qwen_fp8_ops.service.devices import confined
+from qwen_fp8_ops.service.drain import requests_running
 from qwen_fp8_ops.service.endpoint import publish
+from qwen_fp8_ops.service.gate_rules import gate_rules
 from qwen_fp8_ops.service.outcome import Failure, Outcome, find_leftovers, gpu_memory_used
 from qwen_fp8_ops.service.policy import GiveUp, after_death
 from qwen_fp8_ops.service.record import Recorder
 from qwen_fp8_ops.service.snapshot import Rates, children_facts
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
 from qwen_fp8_ops.service.talk import Talk
-from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL, Wakeups, reap
+from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL, WALL_TIME_SIGNAL, Wakeups, reap
+from qwen_fp8_ops.service.wall_time import WallTime
 from qwen_fp8_ops.slurm.allocation import Allocation
+from qwen_fp8_ops.slurm.script import notice_seconds
 
 TICK_SECONDS = 0.25
 FAILURES_UNTIL_DEGRADED = 2
@@ -49,6 +55,8 @@ class Supervisor:
         self.talk = talk
         self.key = key
         self.allocation = allocation
+        self.wall_time = WallTime(allocation, notice_seconds=notice_seconds(plan.settings))
+        self.end_is_near = False
         self.children = [Child(program) for program in plan.programs]
         self.failure: Failure | None = None
         self.stop_asked = 0
@@ -61,6 +69,7 @@ class Supervisor:
         self.generation = 0
         self.rates = Rates()
         self.gpu_memory_before = gpu_memory_used(plan)
+        self.planned_memory = expected_memory(plan, paths, os.environ)
         self.next_log_check = 0.0
         self.wakeups = Wakeups()
 
@@ -69,6 +78,7 @@ class Supervisor:
     def run(self, *, reuse_media: bool) -> Outcome:
         """Start everything, watch until asked to stop or until nothing helps, then stop everything and prove it."""
         self.wakeups.listen()
+        self.wall_time.watch()
         self.recorder.move(State.STARTING)
         self._write_gate(draining=False)
         for child in self.children:
@@ -82,7 +92,8 @@ class Supervisor:
                 self._abandon()
 
     def _watch(self) -> None:
-        while not self.stop_asked and not self.failure:
+        while not self.stop_asked and not self.failure and not self.end_is_near:
+            self._mind_the_end()
             self._start_due()
             self._observe()
             self._settle()
@@ -97,11 +108,31 @@ class Supervisor:
         for number in self.wakeups.signals():
             if number == RESTART_SIGNAL:
                 self.restart_asked = True
+            elif number == WALL_TIME_SIGNAL:
+                self._end_comes(number.name)
             else:
                 self.stop_asked += 1
                 self.talk.say(f"{number.name}: stopping" + (" at once." if self.stop_asked > 1 else ". Once more to stop at once."))
+                if number == signal.SIGTERM:
+                    self.wall_time.kill_follows()
         reap(child.popen for child in self.children if child.popen and child.running)
-        return self.stop_asked > 1
+        return self.stop_asked > 1 or self.wall_time.is_up
+
+    def _mind_the_end(self) -> None:
+        ends_at = self.wall_time.ends_at
+        if self.allocation and ends_at != self.allocation.ends_at:
+            self.recorder.event("end-moved", ends_at=ends_at)
+            self.allocation = replace(self.allocation, ends_at=ends_at)
+            self.recorder.attempt(lambda: publish(self.plan, self.paths, self.me, self.allocation))
+            self._write_gate(draining=False)
+        if self.wall_time.is_near:
+            self._end_comes("by the clock")
+
+    def _end_comes(self, how: str) -> None:
+        if not self.end_is_near:
+            self.end_is_near = True
+            self.recorder.event("wall-time-near", how=how, ends_at=self.wall_time.ends_at, then=self.plan.settings.slurm_at_end)
+            self.talk.say(f"The wall time is near ({how}): no new request is admitted, then the service stops.", level="warning")
 
     # --- starting -----------------------------------------------------------------------------------------------------------
 
@@ -128,7 +159,7 @@ class Supervisor:
                 self._end(child)
         if self.stop_asked:
             return
-        self.plan = plan
+        self.plan, self.planned_memory = plan, expected_memory(plan, self.paths, os.environ)
         kept = {child.program.name: child for child in self.children if child.program.name in unchanged}
         self.children = [kept.get(program.name) or Child(program) for program in plan.programs]
         self.began, self.ready_once, self.generation = clock.monotonic(), False, self.generation + 1
@@ -141,7 +172,7 @@ class Supervisor:
         try:
             value = read_json(self.paths.next_plan)
             self.paths.next_plan.unlink(missing_ok=True)
-            return LaunchPlan.from_json(value) if value else self.plan
+            return confined(LaunchPlan.from_json(value), self.allocation, os.environ) if value else self.plan
         except (OpsError, OSError) as error:
             self.talk.say(f"The new settings are not taken up: {error}", level="warning")
             return self.plan
@@ -230,9 +261,7 @@ class Supervisor:
         now = clock.monotonic()
         child.deaths.append(now)
         child.problem = why
-        decision = after_death(
-            deaths=child.deaths, now=now, limit=self.plan.settings.restart_limit, was_ready=child.was_ready, retryable=retryable, cause=why
-        )
+        decision = after_death(deaths=child.deaths, now=now, limit=self.plan.settings.restart_limit, was_ready=child.was_ready, retryable=retryable, cause=why)
         if isinstance(decision, GiveUp):
             child.life = Life.STOPPED
             self.recorder.event("program-given-up", name=child.program.name, why=decision.why)
@@ -261,7 +290,9 @@ class Supervisor:
                 self.talk.ready(self.snapshot(), self.ready_seconds)
         elif any(child.life is Life.READY for child in engines):
             if self.ready_once:
-                self.recorder.move(State.DEGRADED, "; ".join(f"{child.program.name}: {child.problem or child.life}" for child in self.children if child.life is not Life.READY))
+                self.recorder.move(
+                    State.DEGRADED, "; ".join(f"{child.program.name}: {child.problem or child.life}" for child in self.children if child.life is not Life.READY)
+                )
         elif self.recorder.state in SERVING:
             self.recorder.move(State.STARTING, "; ".join(child.problem for child in engines if child.problem))
 
@@ -270,14 +301,19 @@ class Supervisor:
     def _shut_down(self) -> Outcome:
         """The stop ladder: close the gate, let requests finish, end the programs, prove it."""
         began = clock.monotonic()
+        at_end = self.plan.settings.slurm_at_end if self.end_is_near and not self.stop_asked else "stop"
+        successor = self.wall_time.chain(at_end, self.paths, self.talk.say)
+        if successor:
+            self.recorder.event("chained", job_id=successor)
         if self.failure is None:
             self._drain()
-        self.recorder.move(State.STOPPING, self.failure.error.message if self.failure else "asked to")
+        self.recorder.move(State.STOPPING, self.failure.error.message if self.failure else "the wall time is near" if self.end_is_near else "asked to")
         self._write()
         not_ended = [member for child in reversed(self.children) for member in self._end(child)]
         not_ended += ladder.kill(self._strays(), self.pause)
         self.pause(0)  # no zombie of ours is left to whoever comes after us
-        outcome = Outcome(self.failure, self.ready_once, find_leftovers(self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause))
+        leftovers = find_leftovers(self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause)
+        outcome = Outcome(self.failure, self.ready_once, leftovers, requeue=self.wall_time.requeues(at_end))
         self.recorder.event("stopped", seconds=round(clock.monotonic() - began, 2), leftovers=list(outcome.leftovers))
         self.recorder.move(outcome.state, "; ".join(outcome.leftovers))
         self._write(outcome)
@@ -288,7 +324,9 @@ class Supervisor:
         self.stop_asked = 2
         for child in reversed(self.children):
             self._end(child)
-        self.failure = Failure(State.FAILED, OpsError("The supervisor failed; its log has the traceback", code="defect", fix=f"See {self.paths.supervisor_log}"))
+        self.failure = Failure(
+            State.FAILED, OpsError("The supervisor failed; its log has the traceback", code="defect", fix=f"See {self.paths.supervisor_log}")
+        )
         self.recorder.move(State.STOPPING)
         self.recorder.move(State.FAILED, "defect")
         self._write(Outcome(self.failure, self.ready_once, ()))
@@ -297,33 +335,23 @@ class Supervisor:
         """Admit nothing new and wait for the requests that run, as long as DRAIN_TIMEOUT allows."""
         if self.recorder.state not in SERVING:
             return
-        self.recorder.move(State.DRAINING)
+        self.recorder.move(State.DRAINING, "the wall time is near" if self.end_is_near else "")
         self._write_gate(draining=True)
         self._write()
-        deadline = clock.monotonic() + self.plan.settings.drain_timeout
-        while clock.monotonic() < deadline and self.stop_asked <= 1:
-            running = self._requests_running()
+        began = clock.monotonic()
+        while clock.monotonic() < self.wall_time.drain_until(began, self.plan.settings.drain_timeout) and self.stop_asked <= 1:
+            running = requests_running(self.children, self.key)
             if not running:
                 return
             self.talk.progress(f"waiting for {running} running request{'s' if running > 1 else ''}")
             self.pause(0.2)
-
-    def _requests_running(self) -> int:
-        running = 0
-        for child in self.children:
-            if child.program.is_engine and child.running:
-                answer = http.get(f"{child.program.base_url}/service", timeout=2.0, key=self.key).json()
-                gate = answer.get("gate", {}) if isinstance(answer, dict) else {}
-                # A gate that has not read the news yet may still admit a request.
-                running += int(gate.get("in_flight", 0)) if gate.get("draining", True) else 1
-        return running
 
     def _end(self, child: Child) -> list[Identity]:
         child.ended()
         child.life = Life.STOPPED
         if child.identity is None or child.popen is None:
             return []
-        grace = child.program.stop_seconds if child.was_ready else min(child.program.stop_seconds, 5)
+        grace = self.wall_time.grace_seconds(child.program.stop_seconds if child.was_ready else min(child.program.stop_seconds, 5))
         return ladder.end(child.identity, grace_seconds=0 if self.stop_asked > 1 else grace, pause=self.pause)
 
     def _strays(self) -> list[Identity]:
@@ -334,21 +362,7 @@ class Supervisor:
     # --- telling ------------------------------------------------------------------------------------------------------------
 
     def _write_gate(self, *, draining: bool) -> None:
-        settings = self.plan.settings
-        self.recorder.gate(
-            GateConfig(
-                draining=draining,
-                retry_after_seconds=30,
-                ends_at=self.allocation.ends_at if self.allocation else None,
-                keys_files=tuple(str(path) for path in (self.paths.keys, self.plan.api_keys_file) if path),
-                keys_required=self.plan.api_keys_file is not None,
-                rate_limit_per_minute=settings.rate_limit,
-                max_body_bytes=settings.max_body_mb * 1_000_000,
-                default_max_tokens=min(settings.max_tokens, settings.max_model_len),
-                audit=str(self.paths.audit),
-                state=str(self.paths.state),
-            )
-        )
+        self.recorder.gate(gate_rules(self.plan, self.paths, draining=draining, ends_at=self.wall_time.ends_at))
 
     def snapshot(self, outcome: Outcome | None = None) -> dict[str, Any]:
         """What state.json holds beside the state itself."""
@@ -361,6 +375,7 @@ class Supervisor:
             "started_at": self.started_at,
             "ready_seconds": self.ready_seconds,
             "generation": self.generation,
+            "planned": self.planned_memory,
             "media": {"url": self.plan.media.url, "root": str(self.plan.media_root)},
             **children_facts(self.children, self.expected_seconds, self.rates),
             "slurm": self.allocation.as_json() if self.allocation else None,

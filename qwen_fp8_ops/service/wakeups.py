@@ -12,8 +12,10 @@ import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-"""SIGHUP: the terminal went away. SIGUSR1: SLURM says that the wall time is near."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP: the terminal went away."""
+WALL_TIME_SIGNAL = signal.SIGUSR1
+"""SLURM says that the wall time is near."""
 RESTART_SIGNAL = signal.SIGUSR2
 
 
@@ -26,7 +28,7 @@ class Wakeups:
 
     def listen(self) -> None:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (*STOP_SIGNALS, RESTART_SIGNAL):
+        for number in (*STOP_SIGNALS, WALL_TIME_SIGNAL, RESTART_SIGNAL):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup asked that the end of the terminal be ignored
             signal.signal(number, lambda received, frame: self._signals.append(received))

@@ -32,8 +32,8 @@ class Allocation:
 
     ``node`` is the node we are meant for; ``on_node`` is False in a salloc shell that stayed on the login node. ``gpus``,
     ``cpus`` and ``memory_bytes`` are of this node, or of this step of the job. ``gpu_indices`` are the node's own numbers.
-    ``ends_at`` is ISO 8601 in UTC. ``batch``: we are the batch script, which SLURM signals when the wall time is near, and ends
-    KillWait after a SIGTERM. ``problem``: why the controller told nothing, in one line.
+    ``ends_at`` is ISO 8601 in UTC. ``managed``: SLURM itself started us, as the batch script or a step: its SIGTERM is followed by
+    SIGKILL. ``batch``: we are the batch script, which can be requeued. ``problem``: why the controller told nothing, in one line.
     """
 
     job_id: str
@@ -46,6 +46,7 @@ class Allocation:
     memory_bytes: int | None = None
     nodes: tuple[str, ...] = ()
     on_node: bool = True
+    managed: bool = False
     batch: bool = False
     problem: str = ""
 
@@ -91,6 +92,7 @@ def _allocation(job_id: str, environ: Mapping[str, str], details: JobDetails | N
         memory_bytes=parse.memory_bytes(environ.get("SLURM_MEM_PER_NODE")) or (details.memory_bytes if details and len(nodes) == 1 else None),
         nodes=nodes,
         on_node=bool(environ.get("SLURMD_NODENAME")) or not nodes or here in map(_short, nodes),
+        managed=bool(environ.get("SLURMD_NODENAME")),
         batch=bool(environ.get("SLURMD_NODENAME")) and "SLURM_STEP_ID" not in environ,
         problem=problem,
     )

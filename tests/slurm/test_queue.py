@@ -41,7 +41,7 @@ WAITING = ROW(["3", "job.sh", "PENDING", "main", "", "N/A", "N/A", "N/A", "UNLIM
 
 
 def test_rows() -> None:
-    running, pending, waiting = queue.read_queue("\n".join([RUNNING, PENDING, WAITING, "an error of some plugin"]))
+    running, pending, waiting = queue.read_queue(f"{RUNNING}\n{PENDING}\n{WAITING}\nan error of some plugin")
     assert (running.job_id, running.name, running.is_running, running.nodes, running.gres, running.home) == (
         "1",
         "a|b c",
@@ -62,7 +62,7 @@ def test_rows() -> None:
 
 
 def test_ours_are_those_with_our_comment_or_our_name(commands: Commands) -> None:
-    commands.tell("squeue", "\n".join([RUNNING, PENDING, WAITING]))
+    commands.tell("squeue", f"{RUNNING}\n{PENDING}\n{WAITING}")
     assert [job.job_id for job in queue.our_jobs("qwen-vl-fp8")] == ["1", "2"]
     assert [job.job_id for job in queue.our_jobs("other")] == ["1"]
 

@@ -1,0 +1,25 @@
+"""What the supervisor tells the gate: the plan's rules, and what is so just now."""
+
+from __future__ import annotations
+
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.gate.config import GateConfig
+from qwen_fp8_ops.plan.launch import LaunchPlan
+
+RETRY_AFTER_SECONDS = 30
+
+
+def gate_rules(plan: LaunchPlan, paths: RunPaths, *, draining: bool, ends_at: str | None) -> GateConfig:
+    settings = plan.settings
+    return GateConfig(
+        draining=draining,
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+        ends_at=ends_at,
+        keys_files=tuple(str(path) for path in (paths.keys, plan.api_keys_file) if path),
+        keys_required=plan.api_keys_file is not None,
+        rate_limit_per_minute=settings.rate_limit,
+        max_body_bytes=settings.max_body_mb * 1_000_000,
+        default_max_tokens=min(settings.max_tokens, settings.max_model_len),
+        audit=str(paths.audit),
+        state=str(paths.state),
+    )
