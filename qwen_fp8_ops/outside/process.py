@@ -42,7 +42,7 @@ class Identity:
         """None when the value is not one of ours: written by a newer version, or damaged."""
         try:
             return cls(str(value["host"]), str(value["boot_id"]), int(value["pid"]), int(value["start_ticks"]), value.get("job_id"))
-        except (TypeError, KeyError, ValueError, AttributeError):
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
             return None
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_fp8_ops.outside import net, process
@@ -231,6 +231,7 @@ json_values = st.recursive(
 )
 
 
+@example({"host": "node", "boot_id": "boot", "pid": float("inf"), "start_ticks": 1})
 @given(json_values | st.fixed_dictionaries({}, optional=dict.fromkeys(("host", "boot_id", "pid", "start_ticks", "job_id"), json_values)))
 def test_a_damaged_identity_is_none_or_not_alive(value: object) -> None:
     found = Identity.from_json(value)
