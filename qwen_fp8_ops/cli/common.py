@@ -71,10 +71,12 @@ class Call:
     def console(self, settings: Settings) -> Console:
         """What a start speaks through. With --json the status object is the result, given on stdout when the service is ready."""
         from qwen_fp8_ops.report.console import Console
-        from qwen_fp8_ops.report.status import collect
+        from qwen_fp8_ops.report.gpu_text import render_gpus
+        from qwen_fp8_ops.report.screen import Screen
+        from qwen_fp8_ops.report.status import collect, collect_for_gpus
 
         announce = (lambda: self.give(collect(self.paths), "")) if self.speak_json else None
-        return Console(settings.log_format, settings.log_level, announce)
+        return Console(settings.log_format, settings.log_level, announce, lambda: render_gpus(collect_for_gpus(self.paths, os.environ), Screen.of(sys.stderr)))
 
     def give(self, value: Any, text: str) -> None:
         """The verb's result: ``text`` for a person, ``value`` with --json."""
@@ -84,7 +86,9 @@ class Call:
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb the global options and, as its first argument, the ``Call`` they belong to."""
 
-    @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file; default: config.env here, then beside the wrappers.")
+    @click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file; default: config.env here, then beside the wrappers."
+    )
     @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Apply a profile; may be repeated, later ones win.")
     @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key; may be repeated.")
     @click.option("--json", "speak_json", is_flag=True, help="Print one JSON object instead of text.")

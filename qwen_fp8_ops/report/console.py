@@ -19,15 +19,19 @@ LEVELS = ("debug", "info", "warning", "error")
 class Console:
     """On a terminal one moving line, elsewhere a line at each change and every 30 s. ``log_format`` json gives one object a line."""
 
-    def __init__(self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None, gpu_lines: Callable[[], list[str]] = list
+    ) -> None:
         """
         Args:
             log_level: what is below it is not said; that the service is ready always is.
             announce: takes the place of the text that is printed when the service is ready.
+            gpu_lines: whose memory is whose by then; stands before that text.
         """
         self._json = log_format == "json"
         self._threshold = LEVELS.index(log_level)
         self._announce = announce
+        self._gpu_lines = gpu_lines
         self._progress: Any = None
         self._task: Any = None
         self._last = ("", 0.0)
@@ -84,7 +88,7 @@ class Console:
         elif self._json:
             self._print(f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
         else:
-            print(render_ready(snapshot, seconds), file=sys.stderr, flush=True)
+            print("\n".join([*self._gpu_lines(), render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the moving line; what is printed next begins on a line of its own."""

@@ -10,7 +10,7 @@ from qwen_fp8_ops.report.screen import Screen
 from qwen_fp8_ops.report.words import GIB, gib
 
 MOST_CELLS = 80
-FEWEST_CELLS = 8
+FEWEST_CELLS = 6
 WORTH_TELLING_BYTES = 512 << 20
 """Of memory that no process is shown for: the driver itself holds some hundred MiB of a busy GPU."""
 
