@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qwen_fp8_ops.cli.common import Call, shared_options
+from qwen_fp8_ops.cli.force import force_option
 from qwen_fp8_ops.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     from qwen_fp8_ops.plan.launch import LaunchPlan
 
 
-@click.command(epilog="Examples:\n\n\b\n  ./start_service.sh --profile demo\n  qwen-fp8 start --detach --profile throughput --profile fast\n  qwen-fp8 start --dry-run --set MAX_MODEL_LEN=65536")
+@click.command(
+    epilog="Examples:\n\n\b\n  ./start_service.sh --profile demo\n  qwen-fp8 start --detach --profile throughput --profile fast\n  qwen-fp8 start --dry-run --set MAX_MODEL_LEN=65536"
+)
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the service is ready.")
 @click.option("--dry-run", is_flag=True, help="Print the exact commands and start nothing; with --json the whole plan.")
+@force_option
 @shared_options
-def start(call: Call, detach: bool, dry_run: bool) -> int:
+def start(call: Call, detach: bool, dry_run: bool, force: tuple[str, ...]) -> int:
     """Start the service: check, start the media server and the engine, watch and restart them.
 
     Ctrl+C drains and stops; a second Ctrl+C stops at once.
@@ -33,15 +37,15 @@ def start(call: Call, detach: bool, dry_run: bool) -> int:
     if dry_run:
         call.give({"ok": True, **plan.as_json()}, describe(plan))
         return ExitCode.DONE
-    return _start_detached(call, plan.settings) if detach else _start_here(call, plan)
+    return _start_detached(call, plan.settings, force) if detach else _start_here(call, plan, force)
 
 
-def _start_here(call: Call, plan: LaunchPlan) -> int:
+def _start_here(call: Call, plan: LaunchPlan, force: tuple[str, ...]) -> int:
     from qwen_fp8_ops.service.start import start as start_service
 
     console = call.console(plan.settings)
     try:
-        outcome = start_service(plan, call.paths, console, os.environ)
+        outcome = start_service(plan, call.paths, console, os.environ, force=force)
     finally:
         console.close()
     if outcome.error:
@@ -50,12 +54,13 @@ def _start_here(call: Call, plan: LaunchPlan) -> int:
     return outcome.exit_code
 
 
-def _start_detached(call: Call, settings: Settings) -> int:
+def _start_detached(call: Call, settings: Settings, force: tuple[str, ...]) -> int:
     from qwen_fp8_ops.service.detach import start_detached
 
     console = call.console(settings)
+    forcing = [word for code in force for word in ("--force", code)]
     try:
-        state = start_detached([sys.executable, "-m", "qwen_fp8_ops", *call.as_arguments(), "start"], call.paths, console)
+        state = start_detached([sys.executable, "-m", "qwen_fp8_ops", *call.as_arguments(), "start", *forcing], call.paths, console)
     finally:
         console.close()
     console.ready(state, state["ready_seconds"])

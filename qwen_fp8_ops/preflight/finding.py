@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Level = Literal["pass", "warn", "fail"]
@@ -25,3 +25,13 @@ class Finding:
 def verdict(findings: Iterable[Finding]) -> Level:
     levels = {finding.level for finding in findings}
     return "fail" if "fail" in levels else "warn" if "warn" in levels else "pass"
+
+
+def forced(findings: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+    """A failure whose code somebody overrides is a warning that says so."""
+    return tuple(
+        replace(finding, level="warn", seen=f"{finding.seen} (forced: --force {finding.code})")
+        if finding.level == "fail" and finding.code in codes
+        else finding
+        for finding in findings
+    )

@@ -4,21 +4,53 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.preflight.check import check
 from qwen_fp8_ops.preflight.finding import Finding
+from qwen_fp8_ops.preflight.subject import Subject
 from qwen_fp8_ops.weights import demo
-from qwen_fp8_ops.weights.room import gigabytes
+from qwen_fp8_ops.weights.facts import facts_for
+from qwen_fp8_ops.weights.room import gigabytes, room
 from qwen_fp8_ops.weights.verdict import Bad
 from qwen_fp8_ops.weights.verify import is_needed, verify_fast
 
-if TYPE_CHECKING:
-    from qwen_fp8_ops.preflight.checks import Subject
-
+GROUP = "Model"
 SHOWN = 3
 CODE = "weights-verified"
 
 
+@check(
+    GROUP,
+    {
+        "model-present": "the model's folder has its config.json, or the demo checkpoint is made at the start",
+        "model-disk": "there is space for a model that is still to be downloaded",
+    },
+)
+def check_model(subject: Subject) -> Iterator[Finding]:
+    path = subject.plan.model_path
+    if (path / "config.json").is_file():
+        yield Finding("model-present", "pass", str(path))
+    elif subject.settings.is_demo_model:
+        yield Finding("model-present", "pass", f"{path} is made at the start")
+    else:
+        yield Finding("model-present", "fail", f"Model not found at {path}", "./download_model.sh\nOr set MODEL_PATH to the folder that has it.")
+        yield from _check_room(subject)
+
+
+def _check_room(subject: Subject) -> Iterator[Finding]:
+    """Only of a model whose size is known before it is here."""
+    path = subject.plan.model_path
+    try:
+        needed, free = facts_for(path, subject.settings.model_id).checkpoint_bytes, room(path).free_bytes
+    except OpsError:
+        return
+    if free < needed:
+        seen = f"{path} has {gigabytes(free)} free, the model takes {gigabytes(needed)}"
+        yield Finding("model-disk", "warn", seen, "Free some space, or set MODEL_PATH to a folder on a larger disk before ./download_model.sh.")
+
+
+@check(GROUP, {CODE: "the weights are whole: names, sizes, headers (`qwen-fp8 verify` reads every byte)"})
 def check_weights(subject: Subject) -> Iterator[Finding]:
     """Only of a model that is there; ``model-present`` tells of one that is not."""
     folder = subject.plan.model_path

@@ -7,7 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError, PreflightError
@@ -16,7 +16,7 @@ from qwen_fp8_ops.outside.files import make_folder, read_json, write_text
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.preflight.checks import Subject, media_is_served, run_checks
-from qwen_fp8_ops.preflight.finding import Finding
+from qwen_fp8_ops.preflight.finding import Finding, forced
 from qwen_fp8_ops.service import orphans
 from qwen_fp8_ops.service.endpoint import publish, withdraw
 from qwen_fp8_ops.service.outcome import Outcome
@@ -28,8 +28,11 @@ from qwen_fp8_ops.slurm import allocation
 from qwen_fp8_ops.weights import demo
 
 
-def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, str]) -> Outcome:
+def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, str], *, force: Collection[str] = ()) -> Outcome:
     """Run the service until it is stopped.
+
+    Args:
+        force: codes of checks whose failure is only a warning.
 
     Raises:
         OpsError: it runs already, or its folder refuses to be written.
@@ -43,7 +46,7 @@ def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, s
     if other is not None:
         raise already_running(other, paths)
     try:
-        return _run(plan, paths, me, talk, environ)
+        return _run(plan, paths, me, talk, environ, force)
     finally:
         withdraw(paths)
         lock.release(paths.lock, me)
@@ -59,7 +62,7 @@ def already_running(holder: Identity, paths: RunPaths) -> OpsError:
     return OpsError(f"The service is already running ({where}){at}", code="already-running", fix=fix)
 
 
-def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: Mapping[str, str]) -> Outcome:
+def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: Mapping[str, str], force: Collection[str]) -> Outcome:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor listens: a stop unwinds, whoever sends it
     process.become_subreaper()
     orphans.make_way(plan, paths, talk.say)
@@ -74,7 +77,7 @@ def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: M
             make_folder(plan.media_root)
         if plan.settings.is_demo_model:
             make_demo_model(plan, talk)
-        findings = run_checks(Subject(plan, paths, environ))
+        findings = forced(run_checks(Subject(plan, paths, environ)), force)
         refuse(findings)
         for finding in findings:
             if finding.level == "warn":
@@ -99,7 +102,8 @@ def refuse(findings: tuple[Finding, ...]) -> None:
     # Each finding keeps its fix beneath it; the last one's is the error's own.
     *others, last = failed
     told = [finding.seen + "".join(f"\n  {line}" for line in finding.fix.splitlines()) for finding in others]
-    raise PreflightError("\nError: ".join([*told, last.seen]), code=failed[0].code, fix=last.fix)
+    override = f"To start all the same: {' '.join(f'--force {finding.code}' for finding in failed)}"
+    raise PreflightError("\nError: ".join([*told, last.seen]), code=failed[0].code, fix=f"{last.fix}\n{override}")
 
 
 def make_demo_model(plan: LaunchPlan, talk: Talk) -> None:

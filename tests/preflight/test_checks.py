@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,66 +16,13 @@ from typing import Any
 
 import pytest
 
-from qwen_fp8_ops.config.load import load
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.outside.media_health import health
-from qwen_fp8_ops.plan.launch import make_plan
-from qwen_fp8_ops.preflight import checks
-from qwen_fp8_ops.preflight.checks import CHECKS, Subject, run_checks
+from qwen_fp8_ops.preflight import network
+from qwen_fp8_ops.preflight.checks import CHECKS, CODES, Subject, is_known, run_checks
 from qwen_fp8_ops.preflight.finding import Finding, verdict
-from tests.ports import free_port
+from tests.preflight.site import REPOSITORY, Site, running, taken
 from tests.waiting import wait_for
-from tests.weights.shards import make_checkpoint
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Site:
-    """A project folder in which a start would go ahead; a name with a space and a quote, because users have such."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "it's a project"
-        self.paths = RunPaths(self.home)
-        for name in ("logs", "run", "media", "model"):
-            (self.home / name).mkdir(parents=True)
-        make_checkpoint(self.home / "model", 1)
-        self.settings: dict[str, Any] = {"MODEL_ID": "stand/in", "MODEL_PATH": "model", "PORT": free_port(), "MEDIA_PORT": free_port()}
-
-    def subject(self, environ: Mapping[str, str] | None = None, **settings: Any) -> Subject:
-        texts = [f"{key}={value}" for key, value in {**self.settings, **settings}.items()]
-        return Subject(make_plan(load(profiles=["demo"], overrides=texts), self.paths), self.paths, environ or {})
-
-    def findings(self, environ: Mapping[str, str] | None = None, **settings: Any) -> dict[str, Finding]:
-        return {finding.code: finding for finding in run_checks(self.subject(environ, **settings))}
-
-    def keys(self, text: str, mode: int = 0o600) -> str:
-        (self.home / "keys file").write_text(text)
-        (self.home / "keys file").chmod(mode)
-        return "keys file"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@contextmanager
-def running(*argv: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen([sys.executable, *argv], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def taken(port: int) -> Iterator[int]:
-    """Another process listens there and answers nothing; its pid."""
-    program = f"import socket, sys\nwith socket.create_server(('127.0.0.1', {port})): print('up', flush=True); sys.stdin.read()"
-    with running("-c", program) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "up\n"
-        yield process.pid
 
 
 @contextmanager
@@ -145,7 +93,7 @@ def test_a_port_that_only_root_may_have_is_told(site: Site, monkeypatch: pytest.
     def refused(host: str, port: int) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checks, "port_owner", refused)
+    monkeypatch.setattr(network, "port_owner", refused)
     finding = site.findings(PORT=80)["engine0-port"]
     assert finding == Finding("engine0-port", "fail", "Cannot listen on 127.0.0.1:80: Permission denied", "Set PORT to 1024 or more.")
 
@@ -246,15 +194,10 @@ def test_a_folder_that_another_user_owns_is_told(site: Site) -> None:
     )
     for name in ("logs", "run"):
         (site.home / name).chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", program], cwd=site.home, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=site.home, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "fail fail\n", done.stderr
-
-
-def test_a_disk_that_is_nearly_full_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LOW_DISK_BYTES", 1 << 60)
-    found = site.findings()
-    assert {found[code].level for code in ("logs-writable", "run-writable")} == {"warn"}
-    assert "MiB free at" in found["run-writable"].seen
 
 
 @pytest.mark.parametrize(
@@ -272,7 +215,10 @@ def test_without_a_gpu_eight_are_not_there(site: Site) -> None:
     if find_spec("pynvml") and "no NVIDIA driver answers" not in finding.seen:
         pytest.skip("this machine has a driver")
     assert finding.seen.startswith("Requested 8 GPUs but only 0 available (no NVIDIA driver answers: ")
-    assert finding.fix == "salloc --job-name=qwen-vl-fp8 --gres=gpu:8 --mem=320G --cpus-per-task=32 --time=24:00:00\nOr without a GPU: ./start_service.sh --profile demo"
+    assert (
+        finding.fix
+        == "salloc --job-name=qwen-vl-fp8 --gres=gpu:8 --mem=320G --cpus-per-task=32 --time=24:00:00\nOr without a GPU: ./start_service.sh --profile demo"
+    )
 
 
 def test_the_first_line_of_a_refused_start_is_the_one_that_operators_know(site: Site) -> None:
@@ -327,7 +273,9 @@ def test_a_python_without_vllm_is_told(tmp_path: Path, profile: str, extra: str)
         f"sys.path[:] = [{str(REPOSITORY)!r}]; sys.meta_path[:] = [one for one in sys.meta_path if 'PathFinder' in str(one)]; sys.path_importer_cache.clear()\n"
         "print(json.dumps([finding.as_json() for finding in check_engine(Subject(plan, RunPaths(Path('.')), {}))]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
         {"code": "engine-installed", "level": "fail", "seen": "vLLM is not installed in this Python", "fix": f"python3 scripts/setup_venv.py --extra {extra}"}
@@ -339,7 +287,9 @@ NASTY: dict[str, Callable[[Site], Subject]] = {
     "long paths": lambda site: site.subject(MODEL_PATH=LONG, MEDIA_ROOT=LONG, API_KEYS_FILE=LONG),
     "long home": lambda site: replace(site.subject(), paths=RunPaths(site.home / LONG)),
     "paths through a file": lambda site: site.subject(MODEL_PATH="model/config.json/x", MEDIA_ROOT="model/config.json/x", API_KEYS_FILE="model/config.json/x"),
-    "a NUL": lambda site: replace(site.subject(), paths=RunPaths(Path("/tmp/a\0b")), plan=replace(site.subject().plan, model_path=Path("\0"), media_root=Path("\0"))),
+    "a NUL": lambda site: replace(
+        site.subject(), paths=RunPaths(Path("/tmp/a\0b")), plan=replace(site.subject().plan, model_path=Path("\0"), media_root=Path("\0"))
+    ),
     "a relative home": lambda site: replace(site.subject(), paths=RunPaths(Path("not/there"))),
     "hosts that are none": lambda site: site.subject(HOST="a" * 200, MEDIA_HOST="a..b"),
     "a folder for a keys file": lambda site: site.subject(API_KEYS_FILE="media"),
@@ -358,13 +308,13 @@ def test_no_check_ever_raises(site: Site, case: str) -> None:
 
 def test_a_check_that_cannot_look_says_so_and_the_others_go_on(site: Site) -> None:
     found = site.findings(MODEL_PATH=LONG)
-    assert found["model"].level == "fail"
-    assert found["model"].seen.startswith("The model could not be checked: [Errno 36] File name too long: ")
+    assert found["model-present"].level == "fail"
+    assert found["model-present"].seen.startswith("model-present could not be checked: [Errno 36] File name too long: ")
     assert found["logs-writable"].level == "pass"
 
 
 def test_a_stranger_on_the_media_port_that_never_stops_talking_is_no_hang(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "HEALTH_SECONDS", 0.3)
+    monkeypatch.setattr(network, "HEALTH_SECONDS", 0.3)
     program = (
         "import socket, sys, threading, time\n"
         f"server = socket.create_server(('127.0.0.1', {site.settings['MEDIA_PORT']})); print('up', flush=True)\n"
@@ -377,9 +327,31 @@ def test_a_stranger_on_the_media_port_that_never_stops_talking_is_no_hang(site: 
         assert site.findings()["media-port"].level == "fail"
 
 
-def test_every_check_has_a_code_of_its_own(site: Site) -> None:
-    codes = [finding.code for check in CHECKS for finding in check(site.subject())]
-    assert len(codes) == len(set(codes))
+def test_every_code_belongs_to_one_check_and_is_in_the_list(site: Site) -> None:
+    assert sum(len(check.codes) for check in CHECKS) == len(CODES)
+    for check in CHECKS:
+        codes = [finding.code for finding in check(site.subject())]
+        assert set(codes) <= set(check.codes)
+        assert len(codes) == len(set(codes))
+
+
+def test_every_code_in_the_sources_is_in_the_list() -> None:
+    sources = [path.read_text() for path in (REPOSITORY / "qwen_fp8_ops" / "preflight").glob("*.py")]
+    calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding"]
+    named = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert len(named) > 25
+    assert named <= set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_made_to_happen_in_a_test(code: str) -> None:
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    assert any(f'"{code}"' in text for text in tests)
+
+
+def test_the_ports_of_further_engines_are_known_too() -> None:
+    assert is_known("engine1-port")
+    assert not is_known("engine-port")
 
 
 def test_the_verdict_is_that_of_the_worst() -> None:
