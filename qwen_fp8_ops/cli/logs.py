@@ -22,6 +22,10 @@ MOST_BYTES = 64 << 20
 Render = Callable[[str], Iterable[str]]
 
 
+def _as_it_is(line: str) -> list[str]:
+    return [line]
+
+
 @click.command(epilog="Examples:\n\n\b\n  qwen-fp8 logs -f\n  qwen-fp8 logs -n 200 --attempt 1\n  qwen-fp8 logs --events")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl+C.")
 @click.option("-n", "--lines", "count", type=click.IntRange(0, 1_000_000), default=50, metavar="N", help="How many of the last lines; default 50.")
@@ -37,8 +41,12 @@ def logs(call: Call, follow: bool, count: int, attempt: int | None, **which: boo
         raise click.UsageError(f"One log at a time: {', '.join(f'--{name}' for name, asked in which.items() if asked)}.")
     if follow and (call.speak_json or attempt):
         raise click.UsageError("--follow does not go with --json, nor with --attempt: an earlier file does not grow.")
-    path = _existing(_path(call.paths, which), attempt)
-    render: Render = EventText(datetime.now().astimezone().date()).render if which["events"] else lambda line: [line]
+    path = existing(_path(call.paths, which), attempt)
+    return show(call, path, follow=follow, count=count, render=EventText(datetime.now().astimezone().date()).render if which["events"] else _as_it_is)
+
+
+def show(call: Call, path: Path, *, follow: bool, count: int, render: Render = _as_it_is) -> int:
+    """The last lines of a file, then, with ``follow``, what is added to it."""
     if follow:
         return _follow(path, count, render)
     lines = last_lines(path, count, most_bytes=MOST_BYTES) if count else []
@@ -54,7 +62,7 @@ def _path(paths: RunPaths, which: dict[str, bool]) -> Path:
     return next((files[name] for name, asked in which.items() if asked), paths.service_log)
 
 
-def _existing(path: Path, attempt: int | None) -> Path:
+def existing(path: Path, attempt: int | None) -> Path:
     """
     Raises:
         NotRunningError: nothing was written yet.
@@ -68,9 +76,13 @@ def _existing(path: Path, attempt: int | None) -> Path:
         if path.exists():
             earlier = [str(number) for number in range(1, KEPT + 1) if path.with_name(f"{path.name}.{number}").exists()]
             there = f"there is {', '.join(earlier)}" if earlier else "there is none"
-            raise OpsError(f"No earlier file {attempt} of {path.name}: {there}", code="no-such-attempt", fix="Without --attempt the present file is shown.") from None
+            raise OpsError(
+                f"No earlier file {attempt} of {path.name}: {there}", code="no-such-attempt", fix="Without --attempt the present file is shown."
+            ) from None
         if path.parent.exists() and any(path.parent.iterdir()):
-            raise NotRunningError(f"Nothing wrote {path} so far", code="no-log", fix="See `qwen-fp8 status`, and `qwen-fp8 logs --events` for what was started.") from None
+            raise NotRunningError(
+                f"Nothing wrote {path} so far", code="no-log", fix="See `qwen-fp8 status`, and `qwen-fp8 logs --events` for what was started."
+            ) from None
         raise NotRunningError(f"Nothing was started in {path.parent.parent} so far: there is no {path}", code="no-log", fix="./start_service.sh") from None
     except OSError as error:
         raise OpsError(f"{wanted} cannot be read: {error.strerror}", code="unreadable-file", fix=f"ls -ld '{wanted}'") from error

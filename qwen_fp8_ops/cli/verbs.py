@@ -22,6 +22,8 @@ VERBS: dict[str, str] = {
     "status": "Show state, load, memory and problems.",
     "gpus": "Show whose memory is whose on each GPU, and what is wrong with them.",
     "logs": "Show what the engine, the media server or the supervisor wrote.",
+    "submit": "Run the service as a SLURM batch job.",
+    "jobs": "List, stop or read the logs of submitted services.",
     "config": "Show every setting and where it came from.",
     "chat": "Ask the model, with images and videos.",
     "media": "Run the media server alone.",

@@ -2,7 +2,7 @@
 
     home/                 the project's folder, or QWEN_FP8_HOME
     ├── config.env
-    ├── logs/  service.log  media.log  supervisor.log  audit.jsonl
+    ├── logs/  service.log  media.log  supervisor.log  audit.jsonl  slurm-JOB.log
     └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
               job.sbatch
 """
@@ -91,6 +91,10 @@ class RunPaths:
     def job_script(self) -> Path:
         """What was submitted to SLURM last; a chained job is submitted from it again."""
         return self.run / "job.sbatch"
+
+    def job_log(self, job_id: str) -> Path:
+        """What a submitted job printed: the supervisor's words, and SLURM's own."""
+        return self.logs / f"slurm-{job_id}.log"
 
     @property
     def keys(self) -> Path:

@@ -74,4 +74,7 @@ WORDS: dict[str, Callable[[Facts], str]] = {
     "not-ended": lambda event: f"{event['name']} left processes that do not end: pid {', '.join(map(str, event['pids']))}",
     "ready": lambda event: f"the service is ready after {event['seconds']} s",
     "stopped": _stopped,
+    "wall-time-near": lambda event: f"the wall time is near ({event['how']}; it ends at {event['ends_at'] or '?'}), then: {event['then']}",
+    "end-moved": lambda event: f"the allocation now ends at {event['ends_at'] or 'no set time'}",
+    "chained": lambda event: f"job {event['job_id']} follows when this one has ended",
 }

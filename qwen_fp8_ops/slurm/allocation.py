@@ -147,9 +147,10 @@ def salloc_line(settings: Settings) -> str:
     words = ["salloc"]
     if settings.slurm_partition:
         words += ["-p", settings.slurm_partition]
+    words.append(f"--job-name={settings.slurm_job_name}")
+    if settings.gpu_count:
+        words.append(f"--gres=gpu:{settings.gpu_count}")
     words += [
-        f"--job-name={settings.slurm_job_name}",
-        f"--gres=gpu:{settings.gpu_count}",
         f"--mem={settings.slurm_mem}",
         f"--cpus-per-task={settings.slurm_cpus}",
         f"--time={settings.slurm_time}",

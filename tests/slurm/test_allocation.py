@@ -125,4 +125,5 @@ def test_the_end_is_asked_for(commands: Commands) -> None:
 def test_the_line_that_asks_for_an_allocation() -> None:
     settings = load(overrides=["SLURM_PARTITION=gpu-h100", "GPU_COUNT=4", "TENSOR_PARALLEL_SIZE=4", "SLURM_TIME=2-00:00", "SLURM_JOB_NAME=mine"]).settings
     assert salloc_line(settings) == "salloc -p gpu-h100 --job-name=mine --gres=gpu:4 --mem=320G --cpus-per-task=32 --time=2-00:00"
+    assert "--gres" not in salloc_line(load(profiles=["demo"]).settings)
     assert salloc_line(load().settings) == "salloc --job-name=qwen-vl-fp8 --gres=gpu:8 --mem=320G --cpus-per-task=32 --time=24:00:00"
