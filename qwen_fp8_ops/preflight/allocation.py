@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import slurm
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.preflight.check import check
 from qwen_fp8_ops.preflight.finding import Finding
@@ -27,13 +26,12 @@ USEFUL_LOADS = 3
 @check(GROUP, {"slurm-allocation": "we are on the node of an allocation, where REQUIRE_SLURM asks for one"})
 def check_allocation(subject: Subject) -> Iterator[Finding]:
     settings, job = subject.settings, subject.allocation
-    wanted = settings.require_slurm == "on" or (settings.require_slurm == "auto" and settings.gpu_count > 0 and slurm.installed())
     if job is None:
-        if wanted:
+        if subject.wants_allocation:
             yield Finding("slurm-allocation", "fail", "Not inside a SLURM allocation", f"{salloc_line(settings)}\nOr set REQUIRE_SLURM=off.")
     elif not job.on_node:
         seen = f"Job {job.job_id} has {job.node or 'another node'}, and this shell is not on it"
-        yield Finding("slurm-allocation", "fail" if wanted else "warn", seen, f"srun --jobid={job.job_id} --pty bash")
+        yield Finding("slurm-allocation", "fail" if subject.wants_allocation else "warn", seen, f"srun --jobid={job.job_id} --pty bash")
     elif job.problem:
         yield Finding(
             "slurm-allocation",

@@ -33,8 +33,8 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
         chooser = "the allocation" if chosen is None else f"{VISIBLE}={chosen}"
         reasons.append(f"{chooser} leaves {len(subject.visible_gpus)} of {len(found.gpus)}")
     reason = f" ({', '.join(reasons)})" if reasons else ""
-    no_hardware = found.problem_code == "nvml-missing" and not found.driver_version
-    ways = [salloc_line(settings), "Or without a GPU: ./start_service.sh --profile demo", "" if no_hardware else found.problem_fix]
+    mending = "" if found.problem_code == "no-gpus" else found.problem_fix
+    ways = [salloc_line(settings), "Or without a GPU: ./start_service.sh --profile demo", mending]
     yield Finding("gpu-count", "fail", f"Requested {settings.gpu_count} GPUs but only {len(working)} available{reason}", "\n".join(way for way in ways if way))
 
 

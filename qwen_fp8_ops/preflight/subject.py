@@ -11,7 +11,7 @@ from functools import cached_property
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.config.settings import Settings
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import gpus, process
+from qwen_fp8_ops.outside import gpus, process, slurm
 from qwen_fp8_ops.outside.lock import holder
 from qwen_fp8_ops.outside.nvml import Gpu, GpuSnapshot
 from qwen_fp8_ops.plan.launch import LaunchPlan
@@ -60,9 +60,16 @@ class Subject:
         """Those that the service would use: the first GPU_COUNT that work."""
         return tuple(gpu for gpu in self.visible_gpus if not gpu.lost)[: self.settings.gpu_count]
 
+    @property
+    def wants_allocation(self) -> bool:
+        """REQUIRE_SLURM=auto: where GPUs are needed and SLURM is there."""
+        settings = self.settings
+        return settings.require_slurm == "on" or (settings.require_slurm == "auto" and settings.gpu_count > 0 and slurm.installed())
+
     @cached_property
     def allocation(self) -> Allocation | None:
-        return allocation.current(self.environ)
+        """Where none is wanted, the controller is not asked about one that no variable speaks of: it may be slow to answer."""
+        return allocation.current(self.environ) if self.wants_allocation or self.environ.get("SLURM_JOB_ID") else None
 
     @cached_property
     def standing(self) -> Standing:
