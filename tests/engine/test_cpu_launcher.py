@@ -13,9 +13,10 @@ import pytest
 PROGRAM = """
 import json, sys
 from qwen_fp8_ops.engine import cpu_launcher
+from qwen_fp8_ops.outside import torchvision_cure
 seen = {"light": sorted({"torch", "vllm"} & set(sys.modules))}
-before = cpu_launcher.cure_torchvision()
-seen["cured twice"] = before and cpu_launcher.cure_torchvision()
+before = torchvision_cure.cure_torchvision()
+seen["cured twice"] = before and torchvision_cure.cure_torchvision()
 import torchvision, torch
 seen["own library or cure"] = before != torchvision.extension._has_ops() or torch.version.cuda is not None
 
@@ -32,7 +33,7 @@ seen["not together"] = refusal("serve", "/models/x", "--enable-auto-tool-choice"
 seen["no command"] = refusal()
 
 from vllm.renderers.hf import _detect_content_format
-from qwen_fp8_ops.weights.demo.build import CHAT_TEMPLATE
+from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE
 seen["content format"] = _detect_content_format(CHAT_TEMPLATE.read_text(), default="string")
 
 cpu_launcher._cure_inspection()

@@ -18,8 +18,8 @@ PROGRAM = """
 import json
 from types import SimpleNamespace as Record
 from unittest import mock
-from qwen_fp8_ops.engine import cpu_launcher
-cpu_launcher.cure_torchvision()
+from qwen_fp8_ops.outside import torchvision_cure
+torchvision_cure.cure_torchvision()
 from vllm.config.model import ModelConfig
 from vllm.model_executor.layers.quantization.utils import fp8_utils
 from vllm.v1.core import kv_cache_utils

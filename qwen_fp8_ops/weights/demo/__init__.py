@@ -1,7 +1,8 @@
-"""The demo checkpoint: a tiny model of the large one's architecture, made on this machine for machines without a GPU.
+"""The demo checkpoint: a tiny model of the large one's architecture that was trained to see a small world truly.
 
-``python -m qwen_fp8_ops.weights.demo FOLDER`` makes it in a process of its own, for that takes torch; asking whether it is
-there does not, and importing this costs nothing.
+The package brings it in FP8 (``checkpoint/``); ``python -m qwen_fp8_ops.weights.demo FOLDER`` writes the copy that a machine
+serves, in a process of its own, for that takes torch. Asking whether it is there does not, and importing this costs nothing.
+``world/`` draws what it knows, ``training/`` made it, ``evaluation/`` asks a served one and tells how often it is right.
 """
 
 from qwen_fp8_ops.weights.demo.folder import ensure, is_current

@@ -17,10 +17,10 @@ from pathlib import Path
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import process
 from qwen_fp8_ops.outside.files import make_folder, write_error
-from qwen_fp8_ops.weights.demo.recipe import CURRENT, LABEL, Recipe, attach_label, read_label
+from qwen_fp8_ops.weights.demo.recipe import LABEL, ON_CPU, Recipe, attach_label, read_label
 
 
-def is_current(folder: Path, recipe: Recipe = CURRENT) -> bool:
+def is_current(folder: Path, recipe: Recipe = ON_CPU) -> bool:
     """Is the folder whole, and of this recipe's present version? Reads one small file and the sizes of the others."""
     label = read_label(folder)
     if label is None or (label.recipe, label.version) != (recipe.name, recipe.version):
@@ -31,7 +31,7 @@ def is_current(folder: Path, recipe: Recipe = CURRENT) -> bool:
         return False
 
 
-def ensure(folder: Path, say: Callable[[str], None], recipe: Recipe = CURRENT) -> None:
+def ensure(folder: Path, say: Callable[[str], None], recipe: Recipe = ON_CPU) -> None:
     """Make the checkpoint in ``folder``, unless it is there already. Takes seconds and the packages of the ``cpu`` extra.
 
     Raises:

@@ -1,12 +1,15 @@
-"""What a demo checkpoint is made by, and the file in its folder that says so.
+"""What a demo checkpoint's folder is filled with, and the file in it that says so.
 
-A recipe with trained weights takes its place here as ``CURRENT``; folders made by another recipe, or by an older version of the
-same one, are then made anew on the next start.
+The package brings the trained checkpoint in its FP8 form (``checkpoint/``). A GPU serves a copy of it; a CPU, whose FP8 kernels
+need AMX, serves the same weights in bfloat16. A folder filled by another recipe, or by an older version of the same one, is
+filled anew at the next start.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,11 @@ from typing import Any
 
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside.files import read_json, write_json
-from qwen_fp8_ops.weights.demo import build
 
 LABEL = "demo.json"
+SHIPPED = Path(__file__).with_name("checkpoint")
+VERSION = 2
+"""Rises with every change of what the recipes write."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,50 @@ class Recipe:
     write: Callable[[Path, Callable[[str], None]], None]
 
 
-CURRENT = Recipe("random-weights", 1, build.write_checkpoint)
+def write_bf16(folder: Path, say: Callable[[str], None]) -> None:
+    """The shipped checkpoint with its FP8 weights as the bfloat16 numbers that they mean.
+
+    Raises:
+        OpsError: a package of the ``cpu`` extra is missing.
+        OSError: the folder refuses a write.
+    """
+    try:
+        from safetensors.torch import load_file
+
+        from qwen_fp8_ops.weights.demo.files import write_shards
+        from qwen_fp8_ops.weights.demo.fp8 import dequantize_all
+
+        weights = {name: value for path in sorted(SHIPPED.glob("*.safetensors")) for name, value in load_file(path).items()}
+    except ImportError as error:
+        raise OpsError(
+            f"The demo checkpoint needs the package {error.name}, which is not installed",
+            code="missing-package",
+            fix="Install the cpu extra: ./start_service.sh --profile demo does it, or pip install '.[cpu]'.",
+        ) from error
+    for path in SHIPPED.iterdir():
+        if not path.name.startswith("model"):
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    served = dequantize_all(weights)
+    write_shards(folder, served)
+    say(f"demo checkpoint: {sum(value.numel() for value in served.values()) / 1e6:.1f} million trained weights written in bfloat16")
+
+
+def copy_fp8(folder: Path, say: Callable[[str], None]) -> None:
+    """The shipped checkpoint as it is.
+
+    Raises:
+        OSError: the folder refuses a write.
+    """
+    for path in SHIPPED.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    say("demo checkpoint: trained weights copied in FP8")
+
+
+ON_CPU = Recipe("trained-bf16", VERSION, write_bf16)
+ON_GPU = Recipe("trained-fp8", VERSION, copy_fp8)
 
 
 @dataclass(frozen=True)

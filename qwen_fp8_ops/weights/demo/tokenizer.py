@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_fp8_ops.errors import OpsError
@@ -49,8 +50,8 @@ MARKS = (
 """One token each, but part of the text: the reasoning and tool call parsers look for them."""
 
 
-def train() -> Tokenizer:
-    """A tokenizer of exactly ``VOCABULARY`` tokens; the same one each time.
+def train(more: Sequence[str] = ()) -> Tokenizer:
+    """A tokenizer of exactly ``VOCABULARY`` tokens, from the corpus and ``more`` lines; the same one each time.
 
     Raises:
         OpsError: the corpus is too poor for that many.
@@ -68,7 +69,7 @@ def train() -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS.splitlines(keepends=True) + ["\n\n"] * 9, trainer=trainer)
+    tokenizer.train_from_iterator([*CORPUS.splitlines(keepends=True), *["\n\n"] * 9, *more], trainer=trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROL])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKS])
     if tokenizer.get_vocab_size() != VOCABULARY:

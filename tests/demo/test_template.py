@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_fp8_ops.weights.demo.build import CHAT_TEMPLATE
+from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE
 
 OPEN = "<|im_start|>assistant\n<think>\n"
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"

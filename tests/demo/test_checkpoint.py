@@ -1,4 +1,4 @@
-"""What is in the demo checkpoint, built for real."""
+"""What is in the demo checkpoint: the FP8 form that the package brings, and the bfloat16 copy that a CPU serves."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from qwen_fp8_ops.errors import ExitCode
-from qwen_fp8_ops.weights.demo import architecture, is_current, random_weights
+from qwen_fp8_ops.weights.demo import architecture, fp8, is_current
+from qwen_fp8_ops.weights.demo.recipe import ON_GPU, SHIPPED
 
 torch = pytest.importorskip("torch", reason="needs the cpu extra")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the cpu extra")
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "qwen_fp8_ops.weights.demo", str(folder)], capture_output=True, text=True, timeout=300)
+def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "qwen_fp8_ops.weights.demo", str(folder), *options], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = build(folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "tokens" in done.stderr
+    assert "7.0 million trained weights" in done.stderr
     return folder
 
 
@@ -74,7 +75,7 @@ def test_a_refusal_is_told_with_its_exit_code(tmp_path: Path) -> None:
 def test_the_index_names_every_tensor_in_its_shard(checkpoint: Path) -> None:
     index = read(checkpoint / "model.safetensors.index.json")
     shards = {path.name: header(path) for path in checkpoint.glob("*.safetensors")}
-    assert len(shards) == 2
+    assert len(shards) == 6
     assert {name: shard for shard, tensors in shards.items() for name in tensors} == index["weight_map"]
     found = {name: tuple(tensor["shape"]) for tensors in shards.values() for name, tensor in tensors.items()}
     assert found == dict(architecture.tensors())
@@ -105,28 +106,66 @@ def test_the_tokenizer_splits_as_qwen_does(checkpoint: Path) -> None:
     assert words.decode(words.encode("a<|im_end|>").ids) == "a"
 
 
-def test_every_token_leads_to_the_step_that_follows_it(vocabulary: dict[str, int]) -> None:
-    """The step's tokens win by so much that even a temperature of 2 cannot leave the walk."""
-    weights = random_weights.make(vocabulary)
-    steps = random_weights.walk(vocabulary)
-    hidden = weights["model.language_model.embed_tokens.weight"].float()
-    logits = torch.nn.functional.rms_norm(hidden, hidden.shape[1:]) @ weights["lm_head.weight"].float().T
-    for token, step in enumerate(random_weights.next_steps(vocabulary, steps)):
-        mine = logits[token, steps[step]].min().item()
-        logits[token, steps[step]] = -1e9
-        assert mine > logits[token].max().item() + 20, (token, step)
+def tensors_of(folder: Path) -> dict[str, Any]:
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
 
 
-def test_the_walk_thinks_answers_and_ends(vocabulary: dict[str, int]) -> None:
-    steps = random_weights.walk(vocabulary)
-    following = random_weights.next_steps(vocabulary, steps)
-    visited: list[int] = []
-    token = vocabulary["Ċ"]
-    while token != vocabulary["<|im_end|>"] and len(visited) < 100:
-        step = following[token]
-        visited.append(step)
-        token = steps[step][0]
-    assert visited == list(range(len(steps)))
-    assert steps[random_weights.WORDS] == [vocabulary["</think>"]]
-    spoken = {token for step in steps for token in step}
-    assert spoken & {vocabulary[mark] for mark in ("<|image_pad|>", "<|video_pad|>", "<|im_start|>", "<tool_call>")} == set()
+def test_the_package_stays_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 12e6
+
+
+def test_the_shipped_form_is_the_large_models_fp8_layout() -> None:
+    shipped = tensors_of(SHIPPED)
+    quantized = {name for name, value in shipped.items() if value.dtype == torch.float8_e4m3fn}
+    config = read(SHIPPED / "config.json")["quantization_config"]
+    assert (config["quant_method"], config["weight_block_size"]) == ("fp8", [128, 128])
+    assert quantized == {name for name, _ in architecture.tensors() if fp8.QUANTIZED.search(name)}
+    assert len(quantized) == architecture.LAYERS * (4 + 3 * architecture.EXPERTS)
+    for name in quantized:
+        rows, columns = shipped[name].shape
+        scales = shipped[name + fp8.SCALE]
+        assert (tuple(scales.shape), scales.dtype) == ((rows // 128, columns // 128), torch.float32)
+        assert not any(name.startswith(kept) for kept in config["modules_to_not_convert"])
+    assert {value.dtype for name, value in shipped.items() if name not in quantized and not name.endswith(fp8.SCALE)} == {torch.bfloat16}
+
+
+def test_the_cpu_serves_exactly_the_fp8_values(checkpoint: Path) -> None:
+    """Bit by bit, and nothing is lost: every product of a value and its scale is a bfloat16 number."""
+    shipped, served = tensors_of(SHIPPED), tensors_of(checkpoint)
+    assert served.keys() == {name for name in shipped if not name.endswith(fp8.SCALE)}
+    for name, weight in served.items():
+        if name + fp8.SCALE in shipped:
+            scales = shipped[name + fp8.SCALE].repeat_interleave(128, 0).repeat_interleave(128, 1)
+            assert torch.equal(weight.float(), shipped[name].float() * scales), name
+        else:
+            assert torch.equal(weight, shipped[name]), name
+
+
+def test_a_gpu_gets_the_fp8_form(tmp_path: Path) -> None:
+    done = build(tmp_path / "demo", "--fp8")
+    assert done.returncode == 0, done.stderr
+    assert is_current(tmp_path / "demo", ON_GPU) and not is_current(tmp_path / "demo")
+    assert "quantization_config" in read(tmp_path / "demo/config.json")
+
+
+def test_quantising_what_was_dequantised_changes_nothing(checkpoint: Path) -> None:
+    again = fp8.quantize_all(tensors_of(checkpoint))
+    assert all(torch.equal(fp8.dequantize_all(again)[name].float(), value.float()) for name, value in tensors_of(checkpoint).items())
+
+
+@pytest.mark.parametrize("scale", [1e-8, 0.02, 1.0, 300.0])
+def test_quantising_keeps_three_bits_behind_the_point(scale: float) -> None:
+    weight = torch.randn(256, 384, generator=torch.Generator().manual_seed(1)) * scale
+    values, scales = fp8.quantize(weight)
+    assert tuple(scales.shape) == (2, 3)
+    assert torch.equal(torch.exp2(torch.log2(scales).round()), scales), "powers of two"
+    error = (fp8.dequantize(values, scales).float() - weight).abs()
+    largest = weight.reshape(2, 128, 3, 128).abs().amax((1, 3)).repeat_interleave(128, 0).repeat_interleave(128, 1)
+    assert bool((error <= weight.abs() / 16 + largest * 2**-16).all())
+
+
+def test_the_record_of_its_training_is_beside_it() -> None:
+    told = read(SHIPPED / "training.json")
+    assert told["step"] == told["steps"], "the training came to its end"
+    assert {"seed", "batch", "learning_rate", "losses", "right_on_512_held_out"} <= told.keys()

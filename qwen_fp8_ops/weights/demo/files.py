@@ -1,15 +1,13 @@
-"""Write a checkpoint with random weights into an empty folder, file for file as the large model's repository has them."""
+"""The files of a demo checkpoint, one for one as the large model's repository has them."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.weights.demo import architecture, random_weights, tokenizer
+from qwen_fp8_ops.weights.demo import architecture, tokenizer
+from qwen_fp8_ops.weights.demo.fp8 import quantization_config
 
 if TYPE_CHECKING:
     import torch
@@ -17,44 +15,30 @@ if TYPE_CHECKING:
 TOKEN_PIXELS = (architecture.PATCH * architecture.MERGE) ** 2
 """Pixels of an image that become one token; of a video, of two frames together."""
 
+SHORTEST_IMAGE_TOKENS, LONGEST_IMAGE_TOKENS = 4, 36
+"""What the processor brings every image to. The demo model was trained on such sizes and sees no more in larger ones."""
+
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
-SHARDS = 2
+SHARDS = 6
 LONGEST_PROMPT_TOKENS = 262144
 
 
-def write_checkpoint(folder: Path, say: Callable[[str], None]) -> None:
-    """
-    Raises:
-        OpsError: a package of the ``cpu`` extra is missing.
-        OSError: the folder refuses a write.
-    """
-    try:
-        words = tokenizer.train()
-        vocabulary = words.get_vocab()
-        say(f"demo checkpoint: tokenizer trained, {len(vocabulary)} tokens")
-        weights = random_weights.make(vocabulary)
-    except ImportError as error:
-        raise OpsError(
-            f"The demo checkpoint needs the package {error.name}, which is not installed",
-            code="missing-package",
-            fix="Install the cpu extra: ./start_service.sh --profile demo does it, or pip install '.[cpu]'.",
-        ) from error
-    words.save(str(folder / "tokenizer.json"))
-    _write_shards(folder, weights)
-    shutil.copyfile(CHAT_TEMPLATE, folder / CHAT_TEMPLATE.name)
-    for name, value in {
-        "config.json": architecture.config(vocabulary),
-        "generation_config.json": _generation(vocabulary),
+def small_files(token_ids: dict[str, int], *, fp8: bool) -> dict[str, Any]:
+    """The JSON files of a checkpoint whose tokenizer gives these ids."""
+    config = architecture.config(token_ids)
+    if fp8:
+        config["quantization_config"] = quantization_config(architecture.LAYERS)
+    return {
+        "config.json": config,
+        "generation_config.json": _generation(token_ids),
         "tokenizer_config.json": tokenizer.config(LONGEST_PROMPT_TOKENS),
         "preprocessor_config.json": _processor("image"),
         "video_preprocessor_config.json": _processor("video"),
-    }.items():
-        _write_json(folder / name, value)
-    parameters = sum(value.numel() for value in weights.values())
-    say(f"demo checkpoint: {parameters / 1e6:.1f} million random weights written")
+    }
 
 
-def _write_shards(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+def write_shards(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Shards of about the same size, and the index that says where each tensor is."""
     from safetensors.torch import save
 
     total_bytes = sum(value.nbytes for value in weights.values())
@@ -69,7 +53,7 @@ def _write_shards(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         # Not save_file: it makes files that only their owner may read, and tells a full disk in an exception of its own.
         path.write_bytes(save(shard, metadata={"format": "pt"}))
         index |= dict.fromkeys(shard, path.name)
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total_bytes}, "weight_map": index})
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total_bytes}, "weight_map": index})
 
 
 def _generation(token_ids: dict[str, int]) -> dict[str, Any]:
@@ -88,7 +72,7 @@ def _generation(token_ids: dict[str, int]) -> dict[str, Any]:
 def _processor(what: str) -> dict[str, Any]:
     """Preprocessor files. Sizes are in pixels, a video's over all its frames.
 
-    16 images of the largest size (100 tokens each) and 2 of the longest videos (640) fit into a context of 4096 tokens; an image
+    16 images of the largest size (36 tokens each) and 2 of the longest videos (640) fit into a context of 4096 tokens; an image
     of 64 x 64 is taken as it is, while the large model's processor blows everything up to 256 x 256.
     """
     common = {
@@ -102,7 +86,7 @@ def _processor(what: str) -> dict[str, Any]:
         return {
             "processor_class": "Qwen3VLProcessor",
             "image_processor_type": "Qwen2VLImageProcessorFast",
-            "size": {"shortest_edge": 4 * TOKEN_PIXELS, "longest_edge": 100 * TOKEN_PIXELS},
+            "size": {"shortest_edge": SHORTEST_IMAGE_TOKENS * TOKEN_PIXELS, "longest_edge": LONGEST_IMAGE_TOKENS * TOKEN_PIXELS},
             **common,
         }
     return {
@@ -116,5 +100,5 @@ def _processor(what: str) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""How the demo model is trained: ``python -m qwen_fp8_ops.weights.demo.training FOLDER``."""

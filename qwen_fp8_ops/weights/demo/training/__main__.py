@@ -1,0 +1,162 @@
+"""Train the demo model from nothing: first the vision tower on what its patches show, then all of it on questions and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qwen_fp8_ops.weights.demo import tokenizer as words
+from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE, LONGEST_PROMPT_TOKENS
+from qwen_fp8_ops.weights.demo.training.encoding import Encoder
+from qwen_fp8_ops.weights.demo.training.model import BALANCE, Batch, Trainee
+from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, LOG, SETTINGS
+from qwen_fp8_ops.weights.demo.training.stream import HELD_OUT, Stream, encoded, read
+from qwen_fp8_ops.weights.demo.world import examples
+
+WARM_UP = 200
+DECAY = 0.35
+"""Share of the steps at the end over which the learning rate falls to nothing."""
+LOOK_WEIGHT = 0.3
+"""How much what the patches show counts beside the answers."""
+REPORT_EVERY, SAVE_EVERY, JUDGE_EVERY = 20, 200, 500
+
+
+def known_texts() -> list[str]:
+    """What is said in this world, for the tokenizer to learn its words from."""
+    random = Random(HELD_OUT - 1)
+    texts = []
+    for _ in range(3000):
+        example = examples.make(random)
+        texts += [part for turn in example.turns for part in (turn.question, turn.thought, turn.answer)]
+        texts += [json.dumps(tool) for tool in example.tools]
+    return texts
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The folder's own, made and kept there at the first time."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        words.train(known_texts()).save(str(path))
+    transformers: Any = import_module("transformers")
+    found = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path), model_max_length=LONGEST_PROMPT_TOKENS)
+    found.chat_template = CHAT_TEMPLATE.read_text()
+    return found
+
+
+class Training:
+    """Everything that a checkpoint holds. Steps up to ``look_steps`` teach the vision tower alone."""
+
+    def __init__(self, folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate: float) -> None:
+        torch.manual_seed(seed)
+        self.folder, self.seed, self.steps, self.look_steps, self.batch, self.rate = folder, seed, steps, look_steps, batch, rate
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder = Encoder(open_tokenizer(folder))
+        self.trainee = Trainee(self.encoder.tokenizer.get_vocab())
+        matrices = [weight for weight in self.trainee.parameters() if weight.dim() > 1]
+        vectors = [weight for weight in self.trainee.parameters() if weight.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        self.step = 0
+        if (folder / CHECKPOINT).exists():
+            kept = torch.load(folder / CHECKPOINT, weights_only=True)
+            self.trainee.load_state_dict(kept["trainee"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.step = kept["step"]
+
+    def save(self) -> None:
+        kept = {"trainee": self.trainee.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        torch.save(kept, self.folder / (CHECKPOINT + ".new"))
+        os.replace(self.folder / (CHECKPOINT + ".new"), self.folder / CHECKPOINT)
+
+    def learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / WARM_UP)
+        if self.step > self.look_steps:
+            warm = min(1.0, (self.step - self.look_steps) / WARM_UP)
+        left = (self.steps - self.step) / (DECAY * self.steps)
+        return self.rate * min(warm, left, 1.0)
+
+    def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One step; returns the losses of answers and of looks."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            seen, look_loss = self.trainee.look(batch) if len(batch.grids) else (None, torch.zeros(()))
+            answer_loss, loss = torch.zeros(()), look_loss
+            if self.step >= self.look_steps:
+                logits, wanted = self.trainee.answer(batch, seen)
+                answer_loss = functional.cross_entropy(logits, wanted)
+                loss = answer_loss + LOOK_WEIGHT * look_loss + BALANCE * self.trainee.imbalance()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return answer_loss.detach(), look_loss.detach()
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """Share of held-out answers that are right in every token, given the right ones before it; by kind."""
+        drawn = encoded(self.encoder, HELD_OUT, 512)
+        drawn.sort(key=lambda example: len(example.ids))
+        right: dict[str, list[bool]] = {}
+        for start in range(0, len(drawn), self.batch):
+            batch = Batch(drawn[start : start + self.batch])
+            with torch.autocast(self.device.type, torch.bfloat16):
+                seen = self.trainee.look(batch)[0] if len(batch.grids) else None
+                logits, wanted = self.trainee.answer(batch, seen)
+            hits = torch.split(logits.argmax(-1) == wanted, batch.scored[:, 1:].sum(1).tolist())
+            for kind, hit in zip(batch.kinds, hits, strict=True):
+                right.setdefault(kind, []).append(bool(hit.all()))
+        return {kind: round(sum(hits) / len(hits), 3) for kind, hits in sorted(right.items())}
+
+    def run(self) -> None:
+        began, first, log = time.monotonic(), self.step, (self.folder / LOG).open("a")
+        for batch in read(Stream(self.encoder, self.seed, self.batch, self.step)):
+            answer_loss, look_loss = self.learn(batch)
+            if self.step % REPORT_EVERY == 0:
+                pace = (time.monotonic() - began) / (self.step - first)
+                facts = {"step": self.step, "answers": round(float(answer_loss), 4), "looks": round(float(look_loss), 4)}
+                facts |= {"rate": round(self.learning_rate(), 6), "seconds_per_step": round(pace, 3)}
+                left = pace * (self.steps - self.step)
+                log.write(json.dumps(facts) + "\n")
+                log.flush()
+                click.echo(
+                    f"{facts['step']}/{self.steps}  answers {facts['answers']:.3f}  looks {facts['looks']:.3f}  {pace:.2f} s/step  {left / 60:.0f} min left",
+                    err=True,
+                )
+            if self.step % SAVE_EVERY == 0 or self.step >= self.steps:
+                self.save()
+            if self.step > self.look_steps and self.step % JUDGE_EVERY == 0:
+                right = self.judge()
+                log.write(json.dumps({"step": self.step, "right": right}) + "\n")
+                click.echo(f"  right: {right}", err=True)
+            if self.step >= self.steps:
+                break
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=1)
+@click.option("--steps", default=12000)
+@click.option("--look-steps", default=1200, help="Steps at the beginning that teach the vision tower alone.")
+@click.option("--batch", default=32)
+@click.option("--rate", default=1.2e-3, help="Learning rate after the warm-up.")
+def main(folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"seed": seed, "steps": steps, "look_steps": look_steps, "batch": batch, "learning_rate": rate, "torch": torch.__version__}
+    (folder / SETTINGS).write_text(json.dumps(settings) + "\n")
+    Training(folder, seed, steps, look_steps, batch, rate).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Training batches without end, drawn and encoded in a process beside the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from qwen_fp8_ops.weights.demo.training.encoding import Encoded, Encoder
+from qwen_fp8_ops.weights.demo.training.model import Batch
+from qwen_fp8_ops.weights.demo.world import examples
+
+POOL = 8
+"""Batches that are drawn together and dealt by length, so that little is padding."""
+
+HELD_OUT = 1 << 40
+"""Seeds from here on are never trained on."""
+
+
+def encoded(encoder: Encoder, seed: int, count: int) -> list[Encoded]:
+    random = Random(seed)
+    return [encoder(examples.make(random)) for _ in range(count)]
+
+
+class Stream(IterableDataset[Batch]):
+    """Batch number ``begin`` and the following ones; the same ones for the same seed, wherever it begins."""
+
+    def __init__(self, encoder: Encoder, seed: int, size: int, begin: int = 0) -> None:
+        self.encoder, self.seed, self.size, self.begin = encoder, seed, size, begin
+
+    def __iter__(self) -> Iterator[Batch]:
+        pool = self.begin // POOL
+        while True:
+            drawn = encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size)
+            drawn.sort(key=lambda example: len(example.ids))
+            batches = [drawn[start : start + self.size] for start in range(0, len(drawn), self.size)]
+            Random(pool).shuffle(batches)
+            for batch in batches[self.begin % POOL if pool == self.begin // POOL else 0 :]:
+                yield Batch(batch)
+            pool += 1
+
+
+def read(stream: Stream) -> Iterator[Batch]:
+    loader: Any = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6)
+    return iter(loader)

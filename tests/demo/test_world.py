@@ -1,0 +1,146 @@
+"""The demo's world: reproducible, drawn as it is told, and asked with true answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from qwen_fp8_ops.weights.demo.evaluation.exam import exam
+from qwen_fp8_ops.weights.demo.evaluation.judge import judge, overlap
+from qwen_fp8_ops.weights.demo.world import examples, questions
+from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
+from qwen_fp8_ops.weights.demo.world.films import FRAMES_PER_SECOND, make_film
+from qwen_fp8_ops.weights.demo.world.screens import make_screen
+from qwen_fp8_ops.weights.demo.world.signs import draw_sign, make_sign, map_sign
+from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, make_scene
+
+np = pytest.importorskip("numpy", reason="needs the cpu extra")
+pytest.importorskip("PIL", reason="needs the cpu extra")
+
+SEEDS = range(40)
+
+
+def test_a_seed_names_an_example() -> None:
+    for seed in SEEDS:
+        one, two = examples.make(Random(seed)), examples.make(Random(seed))
+        assert one.turns == two.turns
+        assert [picture.image.tobytes() for picture in one.pictures] == [picture.image.tobytes() for picture in two.pictures]
+
+
+def test_every_colour_shape_and_count_occurs() -> None:
+    scenes = [make_scene(Random(seed)) for seed in range(400)]
+    assert {thing.colour for scene in scenes for thing in scene.things} == set(COLOURS)
+    assert {thing.shape for scene in scenes for thing in scene.things} == set(SHAPES)
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3, 4}
+    assert len({(scene.width, scene.height) for scene in scenes}) > 10
+
+
+def test_a_thing_fills_its_box_with_its_colour() -> None:
+    """The truth of a box is what was drawn: rows and columns of the thing's own pixels."""
+    for seed in SEEDS:
+        scene = make_scene(Random(seed))
+        pixels, numbers = np.asarray(draw_scene(scene)), np.asarray(map_scene(scene))
+        for number, thing in enumerate(scene.things, start=1):
+            rows, columns = np.nonzero(numbers == number)
+            found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert np.abs(np.array(found) - thing.box).max() <= 1, (seed, thing)
+            assert (pixels[numbers == number] == thing.rgb).all()
+
+
+def test_things_keep_apart_and_stand_from_left_to_right() -> None:
+    for seed in range(200):
+        scene = make_scene(Random(seed))
+        assert [thing.centre[0] for thing in scene.things] == sorted(thing.centre[0] for thing in scene.things)
+        assert len({thing.name for thing in scene.things}) == len(scene.things)
+        for place, one in enumerate(scene.things):
+            assert one.box[0] >= 0 and one.box[2] <= scene.width and one.box[1] >= 0 and one.box[3] <= scene.height
+            assert all(overlap(list(one.box), list(other.box)) == 0 for other in scene.things[place + 1 :])
+
+
+def test_signs_are_written_in_their_boxes() -> None:
+    for seed in SEEDS:
+        sign = make_sign(Random(seed))
+        pixels, letters = np.asarray(draw_sign(sign)), np.asarray(map_sign(sign))
+        ink = (pixels == sign.ink).all(-1)
+        for line in sign.lines:
+            x1, y1, x2, y2 = line.box
+            assert ink[y1:y2, x1:x2].any(), (seed, line)
+            ink[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = False
+        assert not ink.any(), (seed, "ink outside of every line")
+        assert letters.max() == sum(len(line.text) for line in sign.lines)
+
+
+def test_films_change_between_pairs_of_frames_only() -> None:
+    for seed in SEEDS:
+        film = make_film(Random(seed))
+        assert 4 <= len(film.frames) <= 8 and len(film.frames) % 2 == 0
+        shown = [film.hero.name in [thing.name for thing in frame.things] for frame in film.frames]
+        if film.move:
+            first, last = film.frames[0].things[0].centre, film.frames[-1].things[0].centre
+            moved = {"left": first[0] - last[0], "right": last[0] - first[0], "up": first[1] - last[1], "down": last[1] - first[1]}
+            assert max(moved, key=lambda way: moved[way]) == film.move
+        else:
+            assert shown == [film.start <= frame / FRAMES_PER_SECOND < film.end for frame in range(len(shown))]
+
+
+def test_buttons_are_told_apart_by_colour() -> None:
+    for seed in SEEDS:
+        screen = make_screen(Random(seed))
+        assert len({button.colour for button in screen.buttons}) == len(screen.buttons) >= 1
+
+
+def test_the_true_answers_are_judged_right_and_others_wrong() -> None:
+    """Every kind of question, each answer against its own truth and against another one's."""
+    kinds: dict[str, list[float]] = {}
+    everything = list(exam(150))
+    for example in everything:
+        turn = example.turns[0]
+        answer = json.dumps(json.loads(turn.answer.split("\n")[1])) if turn.kind == "click" else turn.answer
+        scores = judge(turn.kind, answer, turn.truth)
+        assert set(scores.values()) == {1.0}, (turn, scores)
+        others = [other.turns[0] for other in everything if other.turns[0].kind == turn.kind and other.turns[0].truth != turn.truth]
+        kinds.setdefault(turn.kind, []).extend(min(judge(turn.kind, other.answer, turn.truth).values()) for other in others[:5])
+        assert max(judge(turn.kind, "", turn.truth).values()) == 0
+        assert max(judge(turn.kind, "I cannot see it.", turn.truth).values()) == 0
+    assert len(kinds) == 19
+    for kind, wrong in kinds.items():
+        assert wrong and min(wrong) < 1, kind
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```json\n[{"bbox_2d": [1, 2, 3], "label": "red circle"}]\n```',
+        "```json\n[1, 2]\n```",
+        '{"bbox_2d": 1}',
+        "[[[",
+        '[{"bbox_2d": ["a", 2, 3, 4], "label": "red circle"}]',
+    ],
+)
+def test_malformed_boxes_are_worth_nothing(answer: str) -> None:
+    assert judge("boxes", answer, [{"bbox_2d": [0, 0, 100, 100], "label": "red circle"}]) == {"box IoU": 0.0}
+
+
+def test_overlap() -> None:
+    assert overlap([0, 0, 10, 10], [0, 0, 10, 10]) == 1
+    assert overlap([0, 0, 10, 10], [5, 0, 15, 10]) == pytest.approx(1 / 3)
+    assert overlap([0, 0, 10, 10], [20, 20, 30, 30]) == 0
+
+
+def test_a_multiple_choice_has_one_right_letter() -> None:
+    for seed in range(100):
+        random = Random(seed)
+        scene = make_scene(random)
+        turn = questions.choice(scene, random)
+        options = dict(line.split(". ", 1) for line in turn.question.splitlines()[1:5])
+        assert len(set(options.values())) == 4
+        assert str(options[turn.truth]) in turn.thought
+
+
+def test_about_one_half_of_the_answers_come_after_a_thought() -> None:
+    thinking = [examples.make(Random(seed)).thinks for seed in range(300)]
+    assert 100 < sum(thinking) < 200
+    assert replace(examples.make(Random(1)), thinks=True).thinks
