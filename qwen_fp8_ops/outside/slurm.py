@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TIMEOUT_SECONDS = 12
-"""Clients wait 9 s for a controller that is gone before they say so."""
+TIMEOUT_SECONDS = 20
+"""Clients wait 9 s for a controller that is gone, 10 s for one that is silent, before they say so in their own words."""
 
 
 @dataclass(frozen=True)

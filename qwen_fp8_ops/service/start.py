@@ -17,14 +17,15 @@ from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.preflight.checks import Subject, media_is_served, run_checks
 from qwen_fp8_ops.preflight.finding import Finding, forced
-from qwen_fp8_ops.service import orphans
+from qwen_fp8_ops.service import orphans, succession
+from qwen_fp8_ops.service.devices import confined
 from qwen_fp8_ops.service.endpoint import publish, withdraw
 from qwen_fp8_ops.service.outcome import Outcome
 from qwen_fp8_ops.service.record import Recorder
 from qwen_fp8_ops.service.states import State
 from qwen_fp8_ops.service.supervisor import Supervisor
 from qwen_fp8_ops.service.talk import Talk
-from qwen_fp8_ops.slurm import allocation
+from qwen_fp8_ops.slurm import allocation, submit
 from qwen_fp8_ops.weights import demo
 
 
@@ -42,14 +43,27 @@ def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, s
     make_folder(paths.logs)
     me = process.identify(os.getpid(), environ.get("SLURM_JOB_ID"))
     assert me is not None
-    other = lock.acquire(paths.lock, me)
+    other = succession.acquire(paths, me)
     if other is not None:
         raise already_running(other, paths)
     try:
-        return _run(plan, paths, me, talk, environ, force)
+        outcome = _run(plan, paths, me, talk, environ, force)
     finally:
         withdraw(paths)
         lock.release(paths.lock, me)
+    if outcome.requeue:
+        _requeue(outcome.requeue, talk)
+    return outcome
+
+
+def _requeue(job_id: str, talk: Talk) -> None:
+    """The very last thing: SLURM ends this process for it."""
+    try:
+        submit.requeue(job_id)
+    except OpsError as error:
+        talk.say(f"Job {job_id} was not requeued: {error.message}", level="error")
+    else:
+        talk.say(f"Job {job_id} is requeued: SLURM starts it again.")
 
 
 def already_running(holder: Identity, paths: RunPaths) -> OpsError:
@@ -72,6 +86,7 @@ def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: M
     recorder.write(about)
     try:
         job = allocation.current(environ)
+        plan = confined(plan, job, environ)
         publish(plan, paths, me, job)
         if plan.owns_media_root:
             make_folder(plan.media_root)
@@ -81,7 +96,7 @@ def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: M
         refuse(findings)
         for finding in findings:
             if finding.level == "warn":
-                talk.say(f"{finding.seen}. {finding.fix}", level="warning")
+                talk.say(finding.as_text(), level="warning")
         supervisor = Supervisor(plan, paths, me, recorder, talk, key=_internal_key(paths), allocation=job)
     except (OpsError, KeyboardInterrupt) as error:
         recorder.move(State.FAILED if isinstance(error, OpsError) else State.STOPPED, str(error))
@@ -101,7 +116,7 @@ def refuse(findings: tuple[Finding, ...]) -> None:
         return
     # Each finding keeps its fix beneath it; the last one's is the error's own.
     *others, last = failed
-    told = [finding.seen + "".join(f"\n  {line}" for line in finding.fix.splitlines()) for finding in others]
+    told = [finding.as_text() for finding in others]
     override = f"To start all the same: {' '.join(f'--force {finding.code}' for finding in failed)}"
     raise PreflightError("\nError: ".join([*told, last.seen]), code=failed[0].code, fix=f"{last.fix}\n{override}")
 
