@@ -48,6 +48,13 @@ def line(event: str, stamp: str = "2031-01-02T12:00:01.500Z", **facts: object) -
         ("stopped", {"seconds": 1.5, "leftovers": ["pid 7", "port 1"]}, "stopped in 1.5 s, but not everything is gone: pid 7; port 1"),
         ("state", {"from": "starting", "to": "ready", "why": ""}, "starting -> ready"),
         ("state", {"from": "ready", "to": "degraded", "why": "media: gone"}, "ready -> degraded: media: gone"),
+        (
+            "wall-time-near",
+            {"how": "SIGUSR1", "ends_at": "2031-01-01T00:00:00.000Z", "then": "chain"},
+            "the wall time is near (SIGUSR1; it ends at 2031-01-01T00:00:00.000Z), then: chain",
+        ),
+        ("end-moved", {"ends_at": None}, "the allocation now ends at no set time"),
+        ("chained", {"job_id": "12"}, "job 12 follows when this one has ended"),
         ("some-new-event", {"a": 1, "b": "c"}, "some-new-event a=1 b=c"),
         ("program-died", {"other": 1}, "program-died other=1"),
     ],
