@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -20,15 +21,19 @@ def gpus(call: Call) -> int:
 
     Exit code 0 when all is well, 1 when a GPU of ours has a problem (lost, ECC, row remapping, slowed down by its hardware), 3 when no NVIDIA driver answers.
     """
-    from qwen_fp8_ops.report.gpu_text import render_gpus
-    from qwen_fp8_ops.report.screen import Screen
     from qwen_fp8_ops.report.status import collect_for_gpus
-    from qwen_fp8_ops.report.text import problem_lines
 
     found = collect_for_gpus(call.paths, os.environ)
-    told = [found["error"], *found["problems"]]
-    lines = [*render_gpus(found, Screen.of(sys.stdout)), *(line for problem in told if problem for line in problem_lines(problem))]
-    call.give(found, "\n".join(lines))
+    call.give(found, "" if call.speak_json else _text(found))
     if found["error"]:
         return ExitCode.NOT_RUNNING
     return ExitCode.DONE if found["ok"] else ExitCode.FAILED
+
+
+def _text(found: dict[str, Any]) -> str:
+    from qwen_fp8_ops.report.gpu_text import render_gpus
+    from qwen_fp8_ops.report.screen import Screen
+    from qwen_fp8_ops.report.text import problem_lines
+
+    told = [found["error"], *found["problems"]]
+    return "\n".join([*render_gpus(found, Screen.of(sys.stdout)), *(line for problem in told if problem for line in problem_lines(problem))])

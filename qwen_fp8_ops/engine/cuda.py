@@ -13,17 +13,25 @@ def oldest_driver(cuda: str) -> tuple[int, ...] | None:
     Args:
         cuda: such as "13.0" or "12.8". None for one that this version does not know.
     """
-    major = re.match(r"\d+", cuda)
-    return OLDEST_DRIVERS.get(int(major[0])) if major else None
+    return OLDEST_DRIVERS.get(_major(cuda))
 
 
-def driver_problem(driver: str | None, cuda: str | None) -> tuple[str, str] | None:
+def _major(version: str) -> int:
+    """0 when it is no version."""
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0
+
+
+def driver_problem(driver: str | None, cuda: str | None, *, runs: str | None = None) -> tuple[str, str] | None:
     """What is wrong and what to do; None when they fit, or one of them is not known.
 
     Args:
         driver: the driver's version, such as "570.86.15".
         cuda: the CUDA that the installed torch was built with; None for a build for CPUs.
+        runs: the newest CUDA that the driver says it runs. With NVIDIA's cuda-compat libraries on the path an old driver runs a newer one.
     """
+    if runs and cuda and _major(runs) >= _major(cuda):
+        return None
     oldest = oldest_driver(cuda) if cuda else None
     if not driver or not oldest or not re.fullmatch(r"\d+(\.\d+)*", driver):
         return None

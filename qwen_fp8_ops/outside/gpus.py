@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qwen_fp8_ops.outside import driver, nvidia_smi, nvml
+from qwen_fp8_ops.outside import nvml
 from qwen_fp8_ops.outside.nvml import GpuSnapshot
 
 
@@ -15,6 +15,8 @@ def snapshot() -> GpuSnapshot:
     found = nvml.snapshot()
     if not found.problem:
         return found
+    from qwen_fp8_ops.outside import driver, nvidia_smi  # what nobody needs where NVML answers costs nobody its import
+
     if nvidia_smi.installed():
         other = nvidia_smi.snapshot()
         if not other.problem:

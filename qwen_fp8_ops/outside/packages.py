@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -19,6 +18,8 @@ class TorchBuild:
 
 def installed_version(distribution: str) -> str | None:
     """As `pip show DISTRIBUTION`; None when it is not there."""
+    from importlib.metadata import PackageNotFoundError, version  # 10 ms that `status` need not pay for torch_build
+
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qwen_fp8_ops.engine.cuda import driver_problem
 from qwen_fp8_ops.outside import gpus
 from qwen_fp8_ops.outside.nvml import GpuSnapshot
 from qwen_fp8_ops.outside.owner import owner_of
+from qwen_fp8_ops.outside.packages import torch_build
 from qwen_fp8_ops.plan.visible import visible
 from qwen_fp8_ops.report.gpu_health import notes_of, problems_of
 from qwen_fp8_ops.report.gpu_memory import GpuMemory, Holder, RankMemory, Ranks, compare, distribute, imbalance_percent
@@ -22,11 +24,14 @@ class GpuReport:
     snapshot: GpuSnapshot
     spread: tuple[GpuMemory, ...]
     planned: Mapping[str, Any] | None
+    torch_cuda: str | None
 
     @property
     def problems(self) -> list[dict[str, str]]:
-        """Of the GPUs that are ours; somebody else's lost GPU is shown with them, and not for us to mend."""
-        return [
+        """Of the driver, and of the GPUs that are ours; somebody else's lost GPU is shown with them, and not for us to mend."""
+        too_old = driver_problem(self.snapshot.driver_version, self.torch_cuda, runs=self.snapshot.cuda_version)
+        of_driver = [{"code": "driver-too-old", "message": too_old[0], "fix": too_old[1]}] if too_old else []
+        return of_driver + [
             {"code": problem.code, "message": f"GPU {one.gpu.index}: {problem.message}", "fix": problem.fix}
             for one in self.spread
             if one.ours
@@ -63,7 +68,8 @@ def collect_gpus(ranks: Ranks, environ: Mapping[str, str], memory: Mapping[str, 
     """
     found = gpus.snapshot()
     spread = distribute(found.gpus, ranks, visible=visible(environ, found.gpus), memory=RankMemory.logged(memory), owner_of=owner_of)
-    return GpuReport(found, spread, planned)
+    torch = torch_build()
+    return GpuReport(found, spread, planned, torch.cuda if torch else None)
 
 
 def _as_json(one: GpuMemory) -> dict[str, Any]:

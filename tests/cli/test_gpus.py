@@ -20,7 +20,7 @@ import pytest
 
 import qwen_fp8_ops.report.status
 from qwen_fp8_ops.outside import process
-from tests.fake_nvml.fake import FakeDriver, engine_on
+from tests.fake_nvml.fake import REPOSITORY, FakeDriver, engine_on
 
 SCHEMA = json.loads((Path(qwen_fp8_ops.report.status.__file__).parent / "status.schema.json").read_text())
 GIB = 1 << 30
@@ -138,6 +138,20 @@ def test_without_a_driver_there_is_valid_json_and_exit_code_3(here: Here, words:
     assert (found["ok"], found["gpus"], found["driver"], found["error"]["code"], bool(found["error"]["fix"])) == (False, [], None, code, True)
     done = here.run(words, "gpus")
     assert (done.returncode, done.stdout.splitlines()[0]) == (3, f"!         {found['error']['message']}")
+    status = here.json(words, code=3, verb="status")
+    assert (status["gpus"], status["driver"], status["problems"]) == ([], None, [found["error"]])
+
+
+@pytest.mark.parametrize(("words", "code"), [("driver=570.86.15 cuda=12080", 1), ("driver=580.65.06 cuda=13000", 0)])
+def test_a_driver_too_old_for_the_installed_torch_is_told_with_the_remedy(here: Here, tmp_path: Path, words: str, code: int) -> None:
+    torch = tmp_path / "packages" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise SystemExit('a status must not import torch')\n")
+    (torch / "version.py").write_text("from typing import Optional\n\n__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\n")
+    found = here.json(f"count=1 {words}", code=code, PYTHONPATH=f"{torch.parent}{os.pathsep}{REPOSITORY}")
+    assert [problem["code"] for problem in found["problems"]] == ["driver-too-old"] * code
+    if code:
+        assert found["problems"][0]["message"] == "The installed torch is built for CUDA 13.0, which needs driver 580 or newer; this is driver 570.86.15"
 
 
 def test_nvidia_smi_answers_where_nvml_does_not(here: Here, tmp_path: Path) -> None:

@@ -33,3 +33,9 @@ def test_a_driver_that_is_too_old_is_told_with_both_ways_out(driver: str, cuda: 
     assert message == f"The installed torch is built for CUDA {cuda}, which needs driver {needed} or newer; this is driver {driver}"
     assert f"Install driver {needed} or newer" in fix
     assert (f"builds of torch and vLLM for {other}" in fix) if other else "Or install" not in fix
+
+
+def test_an_old_driver_with_the_compatibility_libraries_runs_a_newer_cuda() -> None:
+    assert driver_problem("550.54.15", "13.0", runs="13.1") is None
+    assert driver_problem("550.54.15", "13.0", runs="12.4") is not None
+    assert driver_problem("550.54.15", "13.0", runs=None) is not None
