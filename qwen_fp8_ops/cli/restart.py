@@ -36,9 +36,13 @@ def restart(call: Call, force: tuple[str, ...]) -> int:
     plan = plan_here(call.configuration(), call.paths, os.environ)
     # The ports that we hold ourselves are no obstacle.
     ours = {f"{program.name}-port" for program in old.programs if any(program.port == new.port and program.name == new.name for new in plan.programs)}
-    refuse(tuple(finding for finding in forced(run_checks(Subject(plan, call.paths, os.environ)), force) if finding.code not in ours))
+    findings = tuple(finding for finding in forced(run_checks(Subject(plan, call.paths, os.environ)), force) if finding.code not in ours)
+    refuse(findings)
     console = call.console(plan.settings)
     try:
+        for finding in findings:
+            if finding.level == "warn":
+                console.say(finding.as_text(), level="warning")
         state = detach.restart(plan, supervisor, call.paths, console)
     finally:
         console.close()

@@ -1,6 +1,7 @@
 """What must hold before a start: the list of checks, from the machine up to the service, and the one that runs them all.
 
-Each check reads only, never raises, and tells what it saw; the nouns beside this file hold them. ``CODES`` is what scripts and
+Each check only looks (the one of the clock makes an empty file and removes it), never raises, and tells what it saw; the nouns
+beside this file hold them. ``CODES`` is what scripts and
 ``start --force CODE`` may rely on.
 """
 

@@ -18,6 +18,10 @@ class Finding:
     seen: str
     fix: str = ""
 
+    def as_text(self) -> str:
+        """What was seen, each step of the fix on a line of its own beneath it."""
+        return self.seen + "".join(f"\n  {line}" for line in self.fix.splitlines())
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

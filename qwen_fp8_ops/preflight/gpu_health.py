@@ -31,8 +31,9 @@ def check_lost_gpus(subject: Subject) -> Iterator[Finding]:
     GROUP,
     {
         "gpu-ecc": "no memory error that ECC could not correct since the driver was loaded",
-        "gpu-remap": "no bad memory row waits to be replaced, or could not be",
-        "gpu-throttle": "heat or power do not hold the clocks down",
+        "gpu-remap-failed": "no bad memory row that could not be replaced",
+        "gpu-remap-pending": "no bad memory row waits for a reset to be replaced",
+        "gpu-slowdown": "heat or power do not hold the clocks down",
     },
 )
 def check_gpu_health(subject: Subject) -> Iterator[Finding]:
@@ -49,19 +50,19 @@ def check_gpu_health(subject: Subject) -> Iterator[Finding]:
     failed, pending = [gpu for gpu in gpus if gpu.remap_failed], [gpu for gpu in gpus if gpu.remap_pending]
     if failed:
         yield Finding(
-            "gpu-remap",
+            "gpu-remap-failed",
             "fail",
             f"{numbered(failed)} {has_or_have(failed)} a bad memory row that cannot be replaced any more",
             f"The GPU must be exchanged.\n{ANOTHER_NODE}",
         )
     elif pending:
         fix = f"Reset it (root, nothing running on it): nvidia-smi --gpu-reset -i {pending[0].index}\n{ANOTHER_NODE}"
-        yield Finding("gpu-remap", "warn", f"{numbered(pending)} {has_or_have(pending)} a bad memory row that is replaced at the next reset", fix)
+        yield Finding("gpu-remap-pending", "warn", f"{numbered(pending)} {has_or_have(pending)} a bad memory row that is replaced at the next reset", fix)
     held = [(gpu.index, sorted({HELD_DOWN[reason] for reason in gpu.clocks_event_reasons or () if reason in HELD_DOWN})) for gpu in gpus]
     if any(reasons for _, reasons in held):
         words = "; ".join(f"GPU {index}: {', '.join(reasons)}" for index, reasons in held if reasons)
         yield Finding(
-            "gpu-throttle",
+            "gpu-slowdown",
             "warn",
             f"Clocks are held down: {words}",
             f"The slowest GPU sets the pace of all: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER\n{ANOTHER_NODE}",

@@ -6,12 +6,11 @@ vLLM refuses a GPU whose free memory is less than GPU_MEMORY_UTIL of its total; 
 from __future__ import annotations
 
 import math
-import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qwen_fp8_ops.outside import process
 from qwen_fp8_ops.outside.nvml import Gpu
+from qwen_fp8_ops.outside.owner import owner_of
 from qwen_fp8_ops.preflight.check import check
 from qwen_fp8_ops.preflight.finding import Finding
 from qwen_fp8_ops.preflight.subject import Standing, Subject
@@ -19,6 +18,7 @@ from qwen_fp8_ops.preflight.subject import Standing, Subject
 GROUP = "GPUs"
 GIB = 1 << 30
 SHOWN = 4
+COMMAND_LETTERS = 60
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,5 @@ def _look(others: list[Holder]) -> str:
 
 def _who(pid: int) -> str:
     """User and command; ``?`` for a pid that this container does not have."""
-    try:
-        uid = (process.PROC / str(pid)).stat().st_uid
-    except OSError:
-        return "?"
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    return f"{user}: {process.command_line(pid)[:60] or '?'}"
+    owner = owner_of(pid)
+    return f"{owner.user}: {owner.command[:COMMAND_LETTERS] or '?'}" if owner else "?"

@@ -61,10 +61,10 @@ FAULTS = {
     "memory untold":   ("count=8 no=MemoryInfo_v2 no=MemoryInfo", "gpu-memory", "warn", "The driver does not tell how much memory the GPUs have"),
     "MIG":             ("count=8 mig=1:1 mig=4:1", "gpu-mig", "fail", "MIG is on for GPUs 1 and 4: the engine would see slices and no whole GPU"),
     "ECC":             ("count=8 ecc=2:3 ecc=6:1", "gpu-ecc", "warn", "Memory errors that could not be corrected: 3 on GPU 2, 1 on GPU 6"),
-    "row to remap":    ("count=8 remap=7:pending", "gpu-remap", "warn", "GPU 7 has a bad memory row that is replaced at the next reset"),
-    "row not mapped":  ("count=8 remap=7:failed", "gpu-remap", "fail", "GPU 7 has a bad memory row that cannot be replaced any more"),
-    "too hot":         ("count=8 events=4:0x48", "gpu-throttle", "warn", "Clocks are held down: GPU 4: hardware slowdown, too hot"),
-    "power brake":     ("count=8 events=0:0x80", "gpu-throttle", "warn", "Clocks are held down: GPU 0: power brake"),
+    "row to remap":    ("count=8 remap=7:pending", "gpu-remap-pending", "warn", "GPU 7 has a bad memory row that is replaced at the next reset"),
+    "row not mapped":  ("count=8 remap=7:failed", "gpu-remap-failed", "fail", "GPU 7 has a bad memory row that cannot be replaced any more"),
+    "too hot":         ("count=8 events=4:0x48", "gpu-slowdown", "warn", "Clocks are held down: GPU 4: hardware slowdown, too hot"),
+    "power brake":     ("count=8 events=0:0x80", "gpu-slowdown", "warn", "Clocks are held down: GPU 0: power brake"),
     "links down":      ("count=8 links=18 down=3:2", "gpu-nvlink", "warn", "NVLinks are down: 2 of 18 on GPU 3"),
     "no link":         ("count=8 links=18 down=18", "gpu-nvlink", "warn", "No NVLink is up on any GPU: without its fabric manager, an NVSwitch board starts no CUDA program"),
     "little memory":   ("count=8 used=6:20000", "gpu-free-memory", "fail", "Too little memory is free: GPU 6 has 59.65 of 71.26 GiB; no process is shown that holds it: "
@@ -83,7 +83,7 @@ def test_a_fault_is_found_with_a_way_out(node: Node, fault: str) -> None:
 
 def test_normal_states_are_no_fault(node: Node) -> None:
     found = node.findings("count=8 events=0x5 links=18 ecc=0 no=2:Ecc")
-    assert not {"gpu-throttle", "gpu-remap", "gpu-lost"} & set(found)
+    assert not {"gpu-slowdown", "gpu-remap-failed", "gpu-remap-pending", "gpu-lost"} & set(found)
     assert found["gpu-ecc"].level == "pass"
 
 
