@@ -71,12 +71,13 @@ class Call:
     def console(self, settings: Settings) -> Console:
         """What a start speaks through. With --json the status object is the result, given on stdout when the service is ready."""
         from qwen_fp8_ops.report.console import Console
-        from qwen_fp8_ops.report.gpu_text import render_gpus
+        from qwen_fp8_ops.report.gpu_watch import GpuWatch
         from qwen_fp8_ops.report.screen import Screen
         from qwen_fp8_ops.report.status import collect, collect_for_gpus
 
         announce = (lambda: self.give(collect(self.paths), "")) if self.speak_json else None
-        return Console(settings.log_format, settings.log_level, announce, lambda: render_gpus(collect_for_gpus(self.paths, os.environ), Screen.of(sys.stderr)))
+        gpus = None if settings.on_cpu else GpuWatch(lambda: collect_for_gpus(self.paths, os.environ), Screen.of(sys.stderr))
+        return Console(settings.log_format, settings.log_level, announce, gpus)
 
     def give(self, value: Any, text: str) -> None:
         """The verb's result: ``text`` for a person, ``value`` with --json."""

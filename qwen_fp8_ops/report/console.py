@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qwen_fp8_ops.outside import clock
+from qwen_fp8_ops.report.gpu_watch import GpuWatch
 from qwen_fp8_ops.report.text import render_ready
 from qwen_fp8_ops.report.words import load_line
 from qwen_fp8_ops.service.states import State
@@ -19,19 +20,17 @@ LEVELS = ("debug", "info", "warning", "error")
 class Console:
     """On a terminal one moving line, elsewhere a line at each change and every 30 s. ``log_format`` json gives one object a line."""
 
-    def __init__(
-        self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None, gpu_lines: Callable[[], list[str]] = list
-    ) -> None:
+    def __init__(self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None, gpus: GpuWatch | None = None) -> None:
         """
         Args:
             log_level: what is below it is not said; that the service is ready always is.
             announce: takes the place of the text that is printed when the service is ready.
-            gpu_lines: whose memory is whose by then; stands before that text.
+            gpus: are shown while the engine loads, and when the service is ready.
         """
         self._json = log_format == "json"
         self._threshold = LEVELS.index(log_level)
         self._announce = announce
-        self._gpu_lines = gpu_lines
+        self._gpus = gpus
         self._progress: Any = None
         self._task: Any = None
         self._last = ("", 0.0)
@@ -75,7 +74,8 @@ class Console:
     def update(self, state: State, snapshot: dict[str, Any]) -> None:
         load = snapshot.get("load")
         if state is State.STARTING and load:
-            self.progress(load_line(load), load.get("fraction"))
+            seen = self._gpus.glance() if self._gpus else ""
+            self.progress(", ".join(filter(None, (load_line(load), seen))), load.get("fraction"))
         elif state in (State.STARTING, State.STOPPING, State.PREFLIGHT):
             self.progress({State.STARTING: "waiting to start the engine again", State.STOPPING: "stopping", State.PREFLIGHT: "checking"}[state])
         elif state is not State.DRAINING:
@@ -88,10 +88,13 @@ class Console:
         elif self._json:
             self._print(f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
         else:
-            print("\n".join([*self._gpu_lines(), render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)
+            lines = self._gpus.lines() if self._gpus else []
+            print("\n".join([*lines, render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the moving line; what is printed next begins on a line of its own."""
+        if self._gpus:
+            self._gpus.stop()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
