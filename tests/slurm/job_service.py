@@ -22,7 +22,7 @@ from tests.slurm.cluster import Cluster
 from tests.waiting import wait_for
 
 STANDIN = Path(__file__).parent / "standin_job.py"
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 
 
 @dataclass
