@@ -13,9 +13,12 @@ import pytest
 from qwen_fp8_ops.config.load import Configuration, load
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import port_claim
+from qwen_fp8_ops.outside import lock, port_claim
+from qwen_fp8_ops.outside.files import write_json
+from qwen_fp8_ops.outside.process import identify
 from qwen_fp8_ops.plan.launch import make_plan
 from qwen_fp8_ops.plan.ports import with_ports
+from qwen_fp8_ops.plan.situation import plan_here
 
 AUTO = ("PORT=auto", "MEDIA_PORT=AUTO")
 OTHER_PROCESS = """
@@ -105,3 +108,19 @@ def test_the_range_of_the_kernel_is_avoided(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "range").write_text(text)
     monkeypatch.setattr(port_claim, "EPHEMERAL", tmp_path / "range")
     assert port_claim.outside_ephemeral() == found
+
+
+def test_a_running_service_of_the_folder_has_its_ports_already(tmp_path: Path) -> None:
+    """What `restart` plans with: its ports are in use, by itself."""
+    paths = RunPaths(tmp_path)
+    paths.run.mkdir()
+    write_json(paths.plan, make_plan(load(overrides=["PORT=12001", "MEDIA_PORT=12002"]), paths).as_json())
+    holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        supervisor = identify(holder.pid)
+        assert supervisor and lock.acquire(paths.lock, supervisor) is None
+        again = plan_here(load(overrides=AUTO), paths, {})
+    finally:
+        holder.communicate(b"\n", timeout=60)
+    assert (again.engines[0].port, again.media.port) == (12001, 12002)
+    assert plan_here(load(overrides=AUTO), paths, {}).engines[0].port != 12001, "it runs no more"
