@@ -14,8 +14,13 @@ def requests_running(children: Iterable[Child], key: str) -> int:
     running = 0
     for child in children:
         if child.program.is_engine and child.running:
-            answer = http.get(f"{child.program.base_url}/service", timeout=ASK_SECONDS, key=key).json()
-            gate = answer.get("gate", {}) if isinstance(answer, dict) else {}
+            answer = http.get(f"{child.program.base_url}/service", timeout=ASK_SECONDS, key=key)
+            if answer.problem.endswith("Connection refused"):
+                # It runs and has closed its door: scancel sends SIGTERM to every process of a job, and the engine drains by itself.
+                running += 1
+                continue
+            told = answer.json()
+            gate = told.get("gate", {}) if isinstance(told, dict) else {}
             # A gate that has not read the news yet may still admit a request.
             running += int(gate.get("in_flight", 0)) if gate.get("draining", True) else 1
     return running
