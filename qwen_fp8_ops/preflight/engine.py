@@ -71,26 +71,16 @@ def check_driver(subject: Subject) -> Iterator[Finding]:
     found, build = subject.driver, packages.torch_build()
     if build is None or build.cuda is None:
         return
-    # The CUDA that libcuda tells comes first: with NVIDIA's cuda-compat libraries before it on the path, an old driver runs a newer one.
-    told = found.cuda_version is not None and _major(found.cuda_version) >= _major(build.cuda)
-    problem = None if told else cuda.driver_problem(found.driver_version, build.cuda)
+    problem = cuda.driver_problem(found.driver_version, build.cuda, runs=found.cuda_version)
     if problem:
         seen, fix = problem
-        compatible = (
-            f"Or on a data-centre GPU, with NVIDIA's cuda-compat-{_major(build.cuda)} package: export LD_LIBRARY_PATH=/usr/local/cuda/compat:$LD_LIBRARY_PATH"
-        )
+        compatible = "Or on a data-centre GPU, with NVIDIA's cuda-compat package of that CUDA: export LD_LIBRARY_PATH=/usr/local/cuda/compat:$LD_LIBRARY_PATH"
         yield Finding("driver-cuda", "fail", seen, f"{fix}\n{compatible}")
-    elif told or found.driver_version:
-        yield Finding(
-            "driver-cuda", "pass", f"driver {found.driver_version or '?'} runs CUDA {found.cuda_version or build.cuda}; torch is built for {build.cuda}"
-        )
+    elif found.driver_version or found.cuda_version:
+        runs = f"driver {found.driver_version or '?'} runs CUDA {found.cuda_version or build.cuda}"
+        yield Finding("driver-cuda", "pass", f"{runs}; torch is built for {build.cuda}")
     else:
         yield Finding("driver-cuda", "warn", f"The driver does not tell its version; torch is built for CUDA {build.cuda}", "See what `nvidia-smi` shows.")
-
-
-def _major(version_text: str) -> int:
-    first = version_text.partition(".")[0]
-    return int(first) if first.isdecimal() else 0
 
 
 def _set_up(subject: Subject) -> str:
