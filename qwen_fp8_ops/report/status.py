@@ -20,7 +20,8 @@ from qwen_fp8_ops.report.gpu_report import GpuReport, collect_gpus
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
 
 SCHEMA = 1
-RANK = re.compile(r"Worker(?:_TP(\d+))?")
+RANK = re.compile(r"Worker(?:(?:_[A-Z]+\d+)*?_TP(\d+))?")
+"""In a worker's title, such as VLLM::Worker_TP3_EP3, or VLLM::Worker_DP0_TP3; at TP=1 it is VLLM::Worker."""
 
 Problem = dict[str, str]
 

@@ -95,3 +95,20 @@ Situation(settings, settings.folder(settings.model_path, home), RunPaths(home), 
     assert after["measured"]["kv_cache_tokens"] == 851_888
     assert after["kv_tokens"] == pytest.approx(851_888, rel=1e-3)
     assert machine.plan("count=8", "--set", "MAX_NUM_SEQS=8")["overhead"]["source"] == "assumed"
+
+
+def test_what_a_start_records_of_its_plan_is_in_the_engines_own_terms(machine: Machine) -> None:
+    program = """
+import os
+from qwen_fp8_ops.config.load import load
+from qwen_fp8_ops.plan.launch import make_plan
+from qwen_fp8_ops.plan.situation import expected_memory
+paths = RunPaths(Path(os.environ["HOME_HERE"]))
+answer = [expected_memory(make_plan(load(profiles=profiles), paths), paths, {}) for profiles in ([], ["demo"])]
+"""
+    rank = machine.plan("count=8")["per_rank"]
+    expected, on_cpu = machine.driver.ask(program, "count=8", HOME_HERE=str(machine.home))
+    assert on_cpu is None
+    assert (expected["weights_bytes_per_rank"], expected["kv_cache_bytes_per_rank"]) == (rank["logged_weights_bytes"], rank["kv_room_bytes"])
+    # The parts are the whole budget, however they are named.
+    assert sum(expected.values()) == rank["weights_bytes"] + rank["overhead_bytes"] + rank["kv_room_bytes"]

@@ -136,7 +136,9 @@ def test_a_run_on_another_host_is_shown_and_not_judged(run: Run) -> None:
     assert (problem["message"], problem["fix"]) == ("It runs on node99; this is what it last recorded", "ssh node99")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'"ready"', b"[]", b"3", b'{"state": "flying"}', b'{"schema": 1}', b'{"schema": 1, "state": ["ready"]}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b'"ready"', b"[]", b"3", b'{"state": "flying"}', b'{"schema": 1}', b'{"schema": 1, "state": ["ready"]}']
+)
 def test_a_damaged_state_is_a_problem_and_no_crash(tmp_path: Path, content: bytes) -> None:
     paths = RunPaths(tmp_path)
     paths.run.mkdir()
@@ -183,3 +185,14 @@ def test_a_state_damaged_anywhere_is_never_a_crash(run: Run, data: st.DataObject
     status = collect(run.paths)
     assert set(status) == set(SCHEMA["required"])
     assert status["state"] in SCHEMA["properties"]["state"]["enum"]
+
+
+@pytest.mark.parametrize(
+    ("title", "rank"),
+    [("VLLM::Worker_TP3", "3"), ("VLLM::Worker_TP3_EP3", "3"), ("VLLM::Worker_DP1_TP2_EP6", "2"), ("VLLM::Worker_PP0_TP10", "10"), ("VLLM::Worker", None)],
+)
+def test_a_worker_is_known_by_its_title(title: str, rank: str | None) -> None:
+    found = qwen_fp8_ops.report.status.RANK.search(title)
+    assert found
+    assert found[1] == rank
+    assert qwen_fp8_ops.report.status.RANK.search("VLLM::EngineCore") is None
