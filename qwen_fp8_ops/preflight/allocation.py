@@ -103,7 +103,7 @@ def check_time(subject: Subject) -> Iterator[Finding]:
     left = job.seconds_left
     load, source = _load_seconds(subject)
     seen = f"{_minutes(left)} are left of job {job.job_id}; loading takes {_minutes(load)} ({source})"
-    fix = f"Ask for more time: {salloc_line(subject.settings)}\nOr, where the site allows it: scontrol update JobId={job.job_id} TimeLimit=..."
+    fix = f"Ask for more time:\n{salloc_line(subject.settings)}\nOr, where the site allows it:\nscontrol update JobId={job.job_id} TimeLimit=..."
     if left < load:
         yield Finding("slurm-time", "fail", seen, fix)
     else:

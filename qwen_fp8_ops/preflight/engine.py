@@ -74,7 +74,7 @@ def check_driver(subject: Subject) -> Iterator[Finding]:
     problem = cuda.driver_problem(found.driver_version, build.cuda, runs=found.cuda_version)
     if problem:
         seen, fix = problem
-        compatible = "Or on a data-centre GPU, with NVIDIA's cuda-compat package of that CUDA: export LD_LIBRARY_PATH=/usr/local/cuda/compat:$LD_LIBRARY_PATH"
+        compatible = "Or on a data-centre GPU, with NVIDIA's cuda-compat package of that CUDA:\nexport LD_LIBRARY_PATH=/usr/local/cuda/compat:$LD_LIBRARY_PATH"
         yield Finding("driver-cuda", "fail", seen, f"{fix}\n{compatible}")
     elif found.driver_version or found.cuda_version:
         runs = f"driver {found.driver_version or '?'} runs CUDA {found.cuda_version or build.cuda}"

@@ -65,7 +65,7 @@ def check_gpu_health(subject: Subject) -> Iterator[Finding]:
             "gpu-slowdown",
             "warn",
             f"Clocks are held down: {words}",
-            f"The slowest GPU sets the pace of all: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER\n{ANOTHER_NODE}",
+            f"The slowest GPU sets the pace of all:\nnvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER\n{ANOTHER_NODE}",
         )
 
 

@@ -37,7 +37,7 @@ def check_host_memory(subject: Subject) -> Iterator[Finding]:
         return
     settings, free = subject.settings, host_memory.available_bytes()
     needed = (2 + settings.tensor_parallel_size) * PROCESS_BYTES
-    more = f"Ask for more: {salloc_line(settings)}" if not settings.on_cpu else "End other programs; `ps aux --sort=-rss | head` names the largest."
+    more = f"Ask for more:\n{salloc_line(settings)}" if not settings.on_cpu else "End other programs; `ps aux --sort=-rss | head` names the largest."
     if settings.on_cpu:
         needed = needed // 2 + settings.cpu_kv_cache_gib * GIB
     if free < needed:
