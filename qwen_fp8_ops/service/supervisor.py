@@ -120,7 +120,7 @@ class Supervisor:
 
     def _mind_the_end(self) -> None:
         ends_at = self.wall_time.ends_at
-        if self.allocation and ends_at != self.allocation.ends_at:
+        if self.allocation and self.allocation.on_node and ends_at != self.allocation.ends_at:
             self.recorder.event("end-moved", ends_at=ends_at)
             self.allocation = replace(self.allocation, ends_at=ends_at)
             self.recorder.attempt(lambda: publish(self.plan, self.paths, self.me, self.allocation))

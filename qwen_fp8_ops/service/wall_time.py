@@ -28,9 +28,10 @@ class WallTime:
     """``ends_at`` is ISO 8601, and the latest that SLURM told. Nothing happens without an allocation."""
 
     def __init__(self, allocation: Allocation | None, *, notice_seconds: float) -> None:
-        self._allocation = allocation
-        self.ends_at = allocation.ends_at if allocation else None
-        left = allocation.seconds_left if allocation else None
+        here = allocation if allocation and allocation.on_node else None  # in salloc's shell on a login node nobody ends us
+        self._allocation = here
+        self.ends_at = here.ends_at if here else None
+        left = here.seconds_left if here else None
         # An allocation that is shorter than the notice is served for half of its time rather than not at all.
         self.notice_seconds = min(notice_seconds, max(0.0, left) / 2) if left is not None else notice_seconds
         self.kill_wait_seconds = KILL_WAIT_SECONDS

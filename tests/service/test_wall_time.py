@@ -56,6 +56,11 @@ def test_without_an_allocation_nothing_ends(tmp_path: Path) -> None:
     assert wall.requeues("requeue") is None and wall.chain("chain", RunPaths(tmp_path), print) is None
 
 
+def test_an_allocation_of_another_node_ends_nothing_here() -> None:
+    wall = WallTime(allocation(-5, on_node=False), notice_seconds=180)
+    assert not wall.is_near and wall.ends_at is None
+
+
 def test_after_slurms_sigterm_everything_is_shorter() -> None:
     wall = WallTime(allocation(10_000), notice_seconds=180)
     wall.kill_wait_seconds = 30

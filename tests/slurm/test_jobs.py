@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from tests.slurm.job_service import JobService
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]  # a busy machine is slow, and so is SLURM by design
+
+CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def engine_environ(service: JobService) -> dict[str, str]:
@@ -104,6 +108,23 @@ def test_near_the_end_of_the_wall_time_it_drains(service: JobService) -> None:
     assert service.events("wall-time-near")[0]["then"] == "stop"
     assert chats[0].ended() != 200, "it did not end within DRAIN_TIMEOUT"
     assert service.cluster.job(service.job_id)["state"] == "COMPLETED", "it ended before the limit"
+
+
+def test_without_a_signal_the_clock_tells(service: JobService) -> None:
+    """As in a shell that came by ssh, or salloc's on the node: SLURM tells it nothing before the end, and did not start it."""
+    service.settings |= {"DRAIN_TIMEOUT": 20}
+    words = ["srun", "--ntasks=1", "--gres=gpu:1", "--time=2", "env", "-i", f"SLURM_CONF={service.cluster.conf}", f"PATH={os.environ['PATH']}"]
+    words += [f"PYTHONPATH={CHECKOUT}", *shlex.split(service.standin_line(service.paths.home).removeprefix("exec "))]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as step:
+        try:
+            service.wait_recorded("ready")
+            assert service.recorded["supervisor"]["job_id"] is None and service.recorded["slurm"]["gpus"] == 1
+            wait_for(lambda: service.recorded["state"] in ("draining", "stopping", "stopped"), "the clock has told", 300)
+            assert step.wait(timeout=300) == 0
+        finally:
+            step.terminate()
+    assert service.events("wall-time-near")[0]["how"] == "by the clock"
+    assert service.recorded["state"] == "stopped" and not processes_of(service)
 
 
 def test_requeued_it_serves_again(service: JobService) -> None:
