@@ -84,7 +84,8 @@ def test_without_a_file_there_is_none_in_the_json(out: Any) -> None:
 
 def test_named_keys_are_explained_and_nothing_else_is_shown(out: Any) -> None:
     text = out("port", "TOP_K", "PORT")
-    assert text.startswith("PORT=8010  (default)\n  port of the OpenAI-compatible API\n  allowed: a whole number from 1 to 65535; default: 8010\n\nTOP_K=")
+    head = "PORT=8010  (default)\n  port of the OpenAI-compatible API; auto takes a free one, run/endpoint.json tells which\n"
+    assert text.startswith(f"{head}  allowed: a port from 1 to 65535, or auto; default: 8010\n\nTOP_K=")
     assert list(out("PORT", "TOP_K", "--json")["settings"]) == ["PORT", "TOP_K"]
 
 
