@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qwen_fp8_ops.media import conditions, kinds, listing
-from qwen_fp8_ops.media.jail import ABSENT, Found, Jail, read_target
 from qwen_fp8_ops.media.message import Answer, FileSlice, Headers, Later, Request, plain
+from qwen_fp8_ops.outside.jail import ABSENT, Found, Jail, read_target
 from qwen_fp8_ops.outside.media_health import HEALTH_PATH, MediaHealth, root_id
 
 READ_AT_ONCE_BYTES = 64 * 1024

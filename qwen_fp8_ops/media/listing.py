@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from qwen_fp8_ops.media import kinds
-from qwen_fp8_ops.media.jail import ABSENT, Jail, is_public
 from qwen_fp8_ops.media.message import in_calendar
 from qwen_fp8_ops.outside import clock
+from qwen_fp8_ops.outside.jail import ABSENT, Jail, is_public
 
 MOST_ENTRIES = 20_000
 """A page longer than this helps nobody, and reading it must not hold the server up."""

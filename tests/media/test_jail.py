@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_fp8_ops.media.jail import Jail, read_target
+from qwen_fp8_ops.outside.jail import Jail, read_target
 
 from .conftest import HIDDEN, SECRET, parse
 

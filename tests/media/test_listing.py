@@ -12,8 +12,8 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 
 from qwen_fp8_ops.media import listing
-from qwen_fp8_ops.media.jail import Jail
 from qwen_fp8_ops.media.listing import human_size
+from qwen_fp8_ops.outside.jail import Jail
 
 from .conftest import ODD_NAMES
 

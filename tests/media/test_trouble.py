@@ -72,7 +72,7 @@ def test_too_many_clients(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["/a.txt", "/"])
 def test_a_failing_disk_is_503_and_one_line_in_the_log(tmp_path: Path, target: str) -> None:
     (tmp_path / "a.txt").touch()
-    broken = "import errno\nfrom qwen_fp8_ops.media.jail import Found\ndef fail(self): raise OSError(errno.EIO, 'Input/output error')\nFound.open = fail"
+    broken = "import errno\nfrom qwen_fp8_ops.outside.jail import Found\ndef fail(self): raise OSError(errno.EIO, 'Input/output error')\nFound.open = fail"
     with running(tmp_path, before=broken) as server:
         reply = server.ask(target)
         assert (reply.status, reply.headers["retry-after"], reply.body) == (503, "1", b"503 Service Unavailable\n")
