@@ -53,8 +53,8 @@ def _check_room(subject: Subject) -> Iterator[Finding]:
 @check(GROUP, {CODE: "the weights are whole: names, sizes, headers (`qwen-fp8 verify` reads every byte)"})
 def check_weights(subject: Subject) -> Iterator[Finding]:
     """Only of a model that is there; ``model-present`` tells of one that is not."""
-    folder = subject.plan.model_path
-    if not os.path.exists(folder / "config.json") or (subject.settings.is_demo_model and not demo.is_current(folder)):
+    folder, settings = subject.plan.model_path, subject.settings
+    if not os.path.exists(folder / "config.json") or (settings.is_demo_model and not demo.is_current(folder, demo.recipe_for(settings.on_cpu))):
         return
     verdict = verify_fast(folder)
     stopping = [bad for bad in verdict.bad if _stops_a_start(bad)]

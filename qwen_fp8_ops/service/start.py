@@ -127,13 +127,15 @@ def make_demo_model(plan: LaunchPlan, talk: Talk) -> None:
     Raises:
         OpsError: the build failed.
     """
-    if demo.is_current(plan.model_path):
+    on_cpu = plan.settings.on_cpu
+    if demo.is_current(plan.model_path, demo.recipe_for(on_cpu)):
         return
-    talk.say(f"Building the demo checkpoint in {plan.model_path} (once, some seconds) ...")
-    done = subprocess.run([sys.executable, "-P", "-m", "qwen_fp8_ops.weights.demo", str(plan.model_path)], capture_output=True, text=True, check=False)
+    talk.say(f"Writing the demo checkpoint to {plan.model_path} (once, some seconds) ...")
+    command = [sys.executable, "-P", "-m", "qwen_fp8_ops.weights.demo", str(plan.model_path), *([] if on_cpu else ["--fp8"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise OpsError(f"The demo checkpoint could not be built: {reason[0]}", code="demo-build-failed", fix="python3 scripts/setup_venv.py --extra cpu")
+        raise OpsError(f"The demo checkpoint could not be written: {reason[0]}", code="demo-build-failed", fix="python3 scripts/setup_venv.py --extra cpu")
 
 
 def _internal_key(paths: RunPaths) -> str:

@@ -6,5 +6,6 @@ serves, in a process of its own, for that takes torch. Asking whether it is ther
 """
 
 from qwen_fp8_ops.weights.demo.folder import ensure, is_current
+from qwen_fp8_ops.weights.demo.recipe import recipe_for
 
-__all__ = ["ensure", "is_current"]
+__all__ = ["ensure", "is_current", "recipe_for"]

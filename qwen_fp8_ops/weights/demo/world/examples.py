@@ -67,7 +67,7 @@ def screen_example(random: Random) -> Example:
     x1, y1, x2, y2 = button.box
     point = [tens((x1 + x2) / 2, screen.width), tens((y1 + y2) / 2, screen.height)]
     call = {"name": "computer_use", "arguments": {"action": "left_click", "coordinate": point}}
-    told = random.random() < 0.6
+    told = random.random() < 0.4
     verb = random.choice(("Click", "click", "Press"))
     question = f"{verb} the {button.colour} button." if told else f"{verb} the {button.colour} button. Answer with a computer_use tool call."
     names = listed([a(f"{other.colour} button") for other in screen.buttons])
