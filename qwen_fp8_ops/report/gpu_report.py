@@ -30,7 +30,7 @@ class GpuReport:
     def problems(self) -> list[dict[str, str]]:
         """Of the driver, and of the GPUs that are ours; somebody else's lost GPU is shown with them, and not for us to mend."""
         too_old = driver_problem(self.snapshot.driver_version, self.torch_cuda, runs=self.snapshot.cuda_version)
-        of_driver = [{"code": "driver-too-old", "message": too_old[0], "fix": too_old[1]}] if too_old else []
+        of_driver = [{"code": "driver-cuda", "message": too_old[0], "fix": too_old[1]}] if too_old else []
         return of_driver + [
             {"code": problem.code, "message": f"GPU {one.gpu.index}: {problem.message}", "fix": problem.fix}
             for one in self.spread

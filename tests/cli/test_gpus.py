@@ -149,7 +149,7 @@ def test_a_driver_too_old_for_the_installed_torch_is_told_with_the_remedy(here: 
     (torch / "__init__.py").write_text("raise SystemExit('a status must not import torch')\n")
     (torch / "version.py").write_text("from typing import Optional\n\n__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\n")
     found = here.json(f"count=1 {words}", code=code, PYTHONPATH=f"{torch.parent}{os.pathsep}{REPOSITORY}")
-    assert [problem["code"] for problem in found["problems"]] == ["driver-too-old"] * code
+    assert [problem["code"] for problem in found["problems"]] == ["driver-cuda"] * code
     if code:
         assert found["problems"][0]["message"] == "The installed torch is built for CUDA 13.0, which needs driver 580 or newer; this is driver 570.86.15"
 
