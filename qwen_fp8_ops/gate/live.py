@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.gate.config import GateConfig, read_config
-from qwen_fp8_ops.gate.keys import KeyRing, read_keys
+from qwen_fp8_ops.gate.keys import KeyRing
+from qwen_fp8_ops.gate.keys_file import KeysFile, Stamp, stamp
 
 LOOK_SECONDS = 0.1
-"""Files are looked at as often as this at most, when a request arrives: a handful of stat calls, whatever the load."""
+KEYS_LOOK_SECONDS = 1.0
+"""Files are looked at as often as this at most, when a request arrives: a handful of stat calls, whatever the load. The
+configuration says when to drain and is waited for; keys lie on a file system that may be slow."""
 
 logger = logging.getLogger("qwen_fp8_ops.gate")
 
-Stamp = tuple[int, int, int, int]
 
+class LiveConfig:
+    """``config``, as of the latest look.
 
-class Watched:
-    """Notices that a file was replaced, written, or had its mode changed (hence ctime)."""
+    Raises:
+        OpsError: it cannot be read at first. Later a bad one is logged once and the last good one stays in force.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._seen: Stamp | None | str = "never"
+        self._path = path
+        self._seen: Stamp | None = stamp(path)
+        self.config: GateConfig = read_config(path)
 
-    def changed(self) -> bool:
-        """Is it another file than at the last call? True the first time.
-
-        The stamp is taken before the owner reads, so a change in between is seen at the next call.
-        """
-        before, self._seen = self._seen, stamp(self.path)
-        return before != self._seen
+    def refresh(self) -> bool:
+        """Read the file if it is another one; True when that gave a configuration."""
+        # The stamp is taken before the file is read, so a change in between is seen at the next look.
+        before, self._seen = self._seen, stamp(self._path)
+        if self._seen == before:
+            return False
+        try:
+            self.config = read_config(self._path)
+        except OpsError as error:
+            logger.error("%s; the gate keeps the rules it had", error.message)
+            return False
+        return True
 
 
 class LiveRules:
     """``config`` and ``keys``, as of the latest look.
 
     Raises:
-        OpsError: the configuration cannot be read at first. Later a bad one is logged and the last good one stays in force.
+        OpsError: as ``LiveConfig``.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = Watched(path)
-        self._file.changed()
-        self.config: GateConfig = read_config(path)
+        self._live = LiveConfig(path)
         self.keys = KeyRing({})
-        self._keys_files: list[Watched] = []
-        self._due = 0.0
-        self._look_at_keys()
+        self._keys_files: list[KeysFile] = []
+        self._due = self._keys_due = 0.0
+        self._look_at_keys(0.0)
+
+    @property
+    def config(self) -> GateConfig:
+        return self._live.config
 
     def refresh(self, now: float, *, at_once: bool = False) -> bool:
         """Look at the files when it is time to (or ``at_once``); True when the configuration is another one.
@@ -59,38 +71,18 @@ class LiveRules:
         if now < self._due and not at_once:
             return False
         self._due = now + LOOK_SECONDS
-        renewed = self._file.changed() and self._read()
-        self._look_at_keys()
+        renewed = self._live.refresh()
+        if renewed or at_once or now >= self._keys_due:
+            self._look_at_keys(now)
         return renewed
 
-    def _read(self) -> bool:
-        try:
-            self.config = read_config(self._file.path)
-        except OpsError as error:
-            logger.error("%s; the gate keeps the rules it had", error.message)
-            return False
-        return True
-
-    def _look_at_keys(self) -> None:
+    def _look_at_keys(self, now: float) -> None:
+        self._keys_due = now + KEYS_LOOK_SECONDS
         wanted = [Path(path) for path in self.config.keys_files]
         moved = [file.path for file in self._keys_files] != wanted
         if moved:
-            self._keys_files = [Watched(path) for path in wanted]
-        changed = [file.changed() for file in self._keys_files]
-        if not moved and not any(changed):
-            return
-        accepted: dict[str, str] = {}
-        for path in wanted:
-            try:
-                accepted.update({key: name for name, key in read_keys(path).items()})
-            except OpsError as error:
-                logger.error("%s; no key in it is accepted. %s", error.message, error.fix)
-        self.keys = KeyRing(accepted)
-
-
-def stamp(path: Path) -> Stamp | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+            known = {file.path: file for file in self._keys_files}
+            self._keys_files = [known.get(path) or KeysFile(path) for path in wanted]
+        changed = [file.look(now) for file in self._keys_files]
+        if moved or any(changed):
+            self.keys = KeyRing({key: name for file in self._keys_files for name, key in file.keys.items()})

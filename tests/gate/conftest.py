@@ -101,6 +101,10 @@ class Home:
         path.write_text(text)
         return path
 
+    def new_keys_file(self, text: str, *, mode: int = 0o600) -> Path:
+        """Another file in the place of the keys, as a careful person or program changes them."""
+        return self.keys_file(text, mode=mode, name="keys.new").rename(self.folder / "keys")
+
     def with_keys(self, **changes: Any) -> None:
         self.write(keys_files=(str(self.keys_file()),), keys_required=True, **changes)
 

@@ -3,12 +3,18 @@ from __future__ import annotations
 import hmac
 import os
 import shlex
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.gate import Gate
 from qwen_fp8_ops.gate.keys import KeyRing, read_keys
+from qwen_fp8_ops.gate.keys_file import SETTLE_SECONDS, KeysFile
+from tests.waiting import wait_for
 
 TEXT = "# people\n\nalice:first-secret\n  bob@lab.org:second:secret  \n"
 
@@ -98,3 +104,106 @@ def test_every_key_is_compared_in_constant_time_wherever_the_right_one_stands(mo
 
 def test_an_empty_ring_opens_for_nobody() -> None:
     assert KeyRing({}).owner(b"Bearer ", b"") is None
+
+
+# Rotation ----------------------------------------------------------------------------------------------------------------------
+
+
+def put(path: Path, text: str | bytes, *, mode: int = 0o600) -> None:
+    """A whole file in the place of another, as `mv` does it."""
+    fresh = private(path.with_name("keys.new"), text)
+    fresh.chmod(mode)
+    fresh.replace(path)
+
+
+def test_a_replaced_file_is_read_at_once_and_no_look_reads_twice(tmp_path: Path) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\n")
+    file = KeysFile(path)
+    assert file.look(0.0)
+    assert not file.look(99.0)
+    put(path, "alice:other-secret\n")
+    assert file.look(99.0)
+    assert file.keys == {"alice": "other-secret"}
+    put(path, "# the same, with a remark\nalice:other-secret\n")
+    assert not file.look(100.0)
+
+
+def test_a_file_that_is_being_written_in_place_is_read_when_it_keeps_still(tmp_path: Path) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\nbob:second-secret\n")
+    file = KeysFile(path)
+    file.look(0.0)
+    for moment, half in ((10.0, ""), (10.1, "alice:first-secret\n"), (10.2, "alice:first-secret\nbob:third-secret\n")):
+        path.write_text(half)
+        assert not file.look(moment)
+        assert file.keys["bob"] == "second-secret"
+    assert not file.look(10.2 + SETTLE_SECONDS / 2)
+    assert file.look(10.2 + SETTLE_SECONDS)
+    assert file.keys == {"alice": "first-secret", "bob": "third-secret"}
+
+
+@pytest.mark.parametrize("damage", ["no line", "mode", "rubbish", "gone", "folder", "pipe"])
+def test_a_damaged_file_leaves_the_old_keys_in_force_and_is_told_of_once(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\n")
+    file = KeysFile(path)
+    file.look(0.0)
+    if damage == "mode":
+        put(path, "alice:other-secret\n", mode=0o640)
+    elif damage in ("no line", "rubbish"):
+        put(path, "bob other-secret\n" if damage == "no line" else b"\xff\xfe")
+    else:
+        path.unlink()
+        if damage == "folder":
+            path.mkdir()
+        elif damage == "pipe":
+            os.mkfifo(path, 0o600)
+    assert not any(file.look(moment) for moment in (1.0, 2.0, 3.0, 4.0))
+    assert file.keys == {"alice": "first-secret"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(path) in caplog.text and "stay in force" in caplog.text
+    assert "secret" not in caplog.text
+    if damage == "folder":
+        path.rmdir()
+    put(path, "alice:other-secret\n")
+    assert file.look(5.0) and file.keys == {"alice": "other-secret"}
+
+
+def test_an_emptied_file_opens_for_nobody(tmp_path: Path) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\n")
+    file = KeysFile(path)
+    file.look(0.0)
+    put(path, "# nobody\n")
+    assert file.look(1.0) and file.keys == {}
+
+
+def test_rotation_under_load_costs_no_request_of_a_key_that_did_not_change(home: Any, app: Any, serve: Callable[..., Any]) -> None:
+    path = private(home.folder / "keys", "alice:alices-own-secret\nbob:bobs-secret-0\n")
+    home.write(keys_files=(str(path),), keys_required=True)
+    address = serve(Gate(app))
+    done = threading.Event()
+    seen: list[int] = []
+
+    def client() -> None:
+        while not done.is_set():
+            seen.append(ask("alices-own-secret"))
+
+    def ask(key: str) -> int:
+        return int(address.ask("POST", "/v1/chat/completions", body=b"{}", headers={"X-API-Key": key}).status)
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    try:
+        for number in range(1, 4):
+            text = f"bob:bobs-secret-{number}\n" + "# a long remark\n" * 5_000 + "alice:alices-own-secret\n"
+            if number % 2:
+                put(path, text)
+            else:
+                with path.open("w", buffering=64) as file:  # in place, in many small pieces
+                    file.writelines(line + "\n" for line in text.splitlines())
+            wait_for(lambda number=number: ask(f"bobs-secret-{number}") == 200, "the new key opens")  # type: ignore[misc]
+            assert ask(f"bobs-secret-{number - 1}") == 401
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join(60)
+    assert set(seen) == {200} and len(seen) > 20
