@@ -77,6 +77,9 @@ def _flags(settings: Settings, port: int) -> list[str]:
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",  # the gate's audit log has one line per request, with more in it
     ]
+    if settings.log_format == "json":
+        # Its lines then bear the gate's request id. At LOG_LEVEL=debug it would write the prompts as well: cut to nothing.
+        flags += ["--enable-log-requests", "--max-log-len=0"]
     if not settings.on_cpu:
         flags.append(f"--gpu-memory-utilization={settings.gpu_memory_util}")
     if uses_expert_parallel(settings):

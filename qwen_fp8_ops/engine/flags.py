@@ -46,8 +46,8 @@ OWNERS: dict[str, str] = {
     "--grpc": "the gate",  # a second way to the engine, with no middleware in it
 }
 
-FREE = ("--async-scheduling", "--disable-uvicorn-access-log")
-"""Flags that we set and no key names: VLLM_EXTRA_ARGS may turn them off, with --no-..."""
+FREE = ("--async-scheduling", "--disable-uvicorn-access-log", "--enable-log-requests", "--max-log-len")
+"""Flags that we set and no key names: VLLM_EXTRA_ARGS may turn them off, with --no-..., or set them anew."""
 
 SECRETS = ("--api-key", "--hf-token")
 """Flags whose value every user of the node could read in `ps`."""

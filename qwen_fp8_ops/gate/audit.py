@@ -1,4 +1,5 @@
-"""One JSON line for each request: who asked what, when, and what came of it. Never a key, never a body.
+"""One JSON line for each request: who asked what, when, and what came of it. Never a key, never a body. With LOG_FORMAT=json it has
+the fields of ``outside.log_line``, so that one query reads it together with the supervisor's lines.
 
 Lines are made and written by one daemon thread, so a slow disk is never felt by a request and a full one only costs lines, which
 are counted. The file is opened for appending and reopened when something else is found at its path, so it may be rotated by
@@ -18,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from qwen_fp8_ops.outside.clock import iso
+from qwen_fp8_ops.outside.log_line import log_line
 
 GATHER_SECONDS = 0.02
 """The thread wakes, waits so long for company, then writes all there is: under load it wakes fifty times a second, not for
@@ -67,6 +69,20 @@ class Entry(NamedTuple):
         del value["tail"]
         return json.dumps(value).encode() + b"\n"
 
+    def log_line(self) -> bytes:
+        """The same facts by the names of ``outside.log_line``."""
+        prompt_tokens, completion_tokens = usage(self.tail)
+        facts = self._asdict() | {"ms": round(self.ms, 2), "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        del facts["time"], facts["id"], facts["tail"]
+        return log_line(iso(self.time), self.level, "request", request_id=self.id, **facts).encode() + b"\n"
+
+    @property
+    def level(self) -> str:
+        """``error`` is what the service did wrong, ``warning`` what it refused or the client did not stay for."""
+        if self.status is not None and self.status >= 500:
+            return "error"
+        return "info" if self.finished and self.status is not None and self.status < 400 else "warning"
+
 
 def usage(tail: bytes) -> tuple[int | None, int | None]:
     """Prompt and completion tokens from the last ``usage`` object in the end of an answer, streamed or not.
@@ -83,10 +99,12 @@ def usage(tail: bytes) -> tuple[int | None, int | None]:
 
 
 class AuditLog:
-    """``record`` never blocks and never raises. ``path`` may be changed at any time; ``dropped`` counts lines that were lost."""
+    """``record`` never blocks and never raises. ``path`` and ``as_log`` (the form of LOG_FORMAT=json) may be changed at any time;
+    ``dropped`` counts lines that were lost."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.as_log = False
         self.dropped = 0
         self._queue: SimpleQueue[Entry | threading.Event] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -126,7 +144,8 @@ class AuditLog:
             self._write(batch)
 
     def _write(self, batch: list[Entry | threading.Event]) -> None:
-        lines = b"".join(item.line() for item in batch if isinstance(item, Entry))
+        as_log = self.as_log
+        lines = b"".join(item.log_line() if as_log else item.line() for item in batch if isinstance(item, Entry))
         if lines:
             problem = self._append(lines)
             if problem and not self._failing:

@@ -18,6 +18,7 @@ GATE_VARIABLE = "QWEN_FP8_GATE"
 """Environment variable that names the file."""
 
 SCHEMA = 1
+LOG_FORMATS = ("text", "json")
 HEADER_SAFE = re.compile(r"[0-9A-Za-z:+.-]{1,64}")
 
 
@@ -27,7 +28,7 @@ class GateConfig:
 
     ``ends_at`` is ISO 8601; ``keys_files`` are files of ``name:key`` lines; ``audit`` and ``state`` are paths. A
     ``rate_limit_per_minute`` of 0 is no limit. A ``default_max_tokens`` of 0 leaves requests as they are; it must not be larger
-    than the context, or vLLM refuses every request that gives no limit of its own.
+    than the context, or vLLM refuses every request that gives no limit of its own. ``log_format`` is the audit's: text or json.
     """
 
     max_body_bytes: int
@@ -40,6 +41,7 @@ class GateConfig:
     keys_required: bool = False
     rate_limit_per_minute: int = 0
     default_max_tokens: int = 0
+    log_format: str = "text"
 
     def as_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self), "keys_files": list(self.keys_files)}
@@ -70,6 +72,7 @@ class GateConfig:
             keys_required=switch(value, "keys_required"),
             rate_limit_per_minute=whole(value, "rate_limit_per_minute", least=0),
             default_max_tokens=whole(value, "default_max_tokens", least=0),
+            log_format=one_of(value, "log_format", LOG_FORMATS),
         )
 
 
@@ -96,6 +99,13 @@ def switch(value: Mapping[str, Any], key: str) -> bool:
     if not isinstance(found, bool):
         raise bad(f"{key} is {found!r}, not true or false")
     return found
+
+
+def one_of(value: Mapping[str, Any], key: str, words: tuple[str, ...]) -> str:
+    found = value.get(key)
+    if found not in words:
+        raise bad(f"{key} is {found!r}, not {' or '.join(words)}")
+    return str(found)
 
 
 def text(value: Mapping[str, Any], key: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from qwen_fp8_ops.outside import clock
+from qwen_fp8_ops.outside.log_line import log_line
 from qwen_fp8_ops.report.gpu_watch import GpuWatch
 from qwen_fp8_ops.report.text import render_ready
 from qwen_fp8_ops.report.words import load_line
@@ -18,7 +18,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Console:
-    """On a terminal one moving line, elsewhere a line at each change and every 30 s. ``log_format`` json gives one object a line."""
+    """On a terminal one moving line, elsewhere a line at each change and every 30 s. ``log_format`` json gives one object a line, with the
+    fields of ``outside.log_line``."""
 
     def __init__(self, log_format: str = "text", log_level: str = "info", announce: Callable[[], None] | None = None, gpus: GpuWatch | None = None) -> None:
         """
@@ -37,12 +38,15 @@ class Console:
         self._moving = sys.stderr.isatty() and not self._json
 
     def say(self, text: str, level: str = "info") -> None:
-        if LEVELS.index(level) >= self._threshold:
-            self._print(text, level)
+        self._say("message", text, level)
 
-    def _print(self, text: str, level: str) -> None:
+    def _say(self, event: str, text: str, level: str) -> None:
+        if LEVELS.index(level) >= self._threshold:
+            self._print(event, text, level)
+
+    def _print(self, event: str, text: str, level: str) -> None:
         if self._json:
-            print(json.dumps({"time": clock.now(), "level": level, "message": text}, ensure_ascii=False), file=sys.stderr, flush=True)
+            print(log_line(clock.now(), level, event, message=text), file=sys.stderr, flush=True)
             return
         line = text if level == "info" else f"{level}: {text}"
         if self._progress is not None:
@@ -58,7 +62,7 @@ class Console:
         key = text.partition(",")[0]
         if key != said or clock.monotonic() - moment > REPEAT_SECONDS:
             self._last = (key, clock.monotonic())
-            self.say(text)
+            self._say("progress", text, "info")
 
     def _move(self, text: str, fraction: float | None) -> None:
         if self._progress is None:
@@ -86,7 +90,7 @@ class Console:
         if self._announce:
             self._announce()
         elif self._json:
-            self._print(f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
+            self._print("ready", f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
         else:
             lines = self._gpus.lines() if self._gpus else []
             print("\n".join([*lines, render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)

@@ -21,5 +21,6 @@ def gate_rules(plan: LaunchPlan, paths: RunPaths, *, draining: bool, ends_at: st
         max_body_bytes=settings.max_body_mb * 1_000_000,
         default_max_tokens=min(settings.max_tokens, settings.max_model_len),
         audit=str(paths.audit),
+        log_format=settings.log_format,
         state=str(paths.state),
     )

@@ -110,6 +110,11 @@ def test_each_profile_changes_what_it_says_and_nothing_else(profiles: tuple[str,
     assert as_text(command(*profiles).argv) == expected.strip()
 
 
+def test_json_logs_have_the_engine_name_its_requests_and_never_their_prompts() -> None:
+    added = "--disable-uvicorn-access-log\n--enable-log-requests\n--max-log-len=0"
+    assert as_text(command(LOG_FORMAT="json").argv) == H100X8.replace("--disable-uvicorn-access-log", added).strip()
+
+
 def test_every_profile_is_looked_at() -> None:
     assert set(profile_names()) == {name for names in CHANGES for name in names} | {"h100x8"}
 

@@ -13,7 +13,7 @@ from qwen_fp8_ops.engine.command import engine_command
 from qwen_fp8_ops.engine.flags import FREE, OWNERS, SECRETS, refuse_clashes
 from qwen_fp8_ops.errors import ConfigError
 
-ALL_ON = ["LOAD_STRATEGY=eager", "ENFORCE_EAGER=on", "EXPERT_PARALLEL=on"]
+ALL_ON = ["LOAD_STRATEGY=eager", "ENFORCE_EAGER=on", "EXPERT_PARALLEL=on", "LOG_FORMAT=json"]
 
 
 @pytest.mark.parametrize(

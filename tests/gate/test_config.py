@@ -25,7 +25,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 def test_the_file_has_the_keys_that_the_supervisor_promises() -> None:
     assert set(GOOD.as_json()) == {
         "schema", "draining", "retry_after_seconds", "ends_at", "keys_files", "keys_required", "rate_limit_per_minute", "max_body_bytes",
-        "default_max_tokens", "audit", "state",
+        "default_max_tokens", "audit", "state", "log_format",
     }  # fmt: skip
 
 
@@ -34,7 +34,8 @@ def test_the_file_has_the_keys_that_the_supervisor_promises() -> None:
     [
         ("draining", 1), ("draining", None), ("retry_after_seconds", -1), ("retry_after_seconds", "3"), ("ends_at", 5), ("ends_at", "now\r\nset-cookie: a"),
         ("keys_files", "/k"), ("keys_files", [1]), ("keys_required", "yes"), ("rate_limit_per_minute", True), ("max_body_bytes", 0), ("max_body_bytes", 1.5),
-        ("default_max_tokens", -1), ("audit", ""), ("audit", None), ("state", 3),
+        ("default_max_tokens", -1), ("audit", ""), ("audit", None), ("state", 3), ("log_format", "xml"),
+        ("log_format", []),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(key: str, value: Any) -> None:

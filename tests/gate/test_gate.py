@@ -99,7 +99,7 @@ def test_a_missing_keys_file_shuts_the_gate_until_it_is_there(home: Any, app: An
 # Request id, end of the allocation ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 128])
+@pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 128, "Root=1-67891233-abcdef", "job/7:3", "a;b,c(d)'e'%s{}~"])
 def test_a_sane_request_id_is_kept(home: Any, app: Any, ask: Any, given: str) -> None:
     gate = Gate(app)
     app.headers.append((b"x-request-id", b"the app's own"))
@@ -107,7 +107,7 @@ def test_a_sane_request_id_is_kept(home: Any, app: Any, ask: Any, given: str) ->
     assert reply.headers["x-request-id"] == given == app.header(b"x-request-id").decode() == home.audit(gate)[0]["id"]
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\tb", "a/b", "\xe4", 'a"b', "a\\n", "a:b"])
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\tb", "\x7f", "\xe4", 'a"b', "a\\n", "a\x00b", "a\nb", "a\x1b[2J"])
 def test_any_other_is_replaced(home: Any, app: Any, ask: Any, given: str) -> None:
     gate = Gate(app)
     replies = [ask(gate, headers={"X-Request-Id": given}) for _ in range(2)]

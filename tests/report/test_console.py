@@ -54,8 +54,12 @@ def test_as_json_every_line_is_an_object(capsys: pytest.CaptureFixture[str]) -> 
     console.update(State.STARTING, loading(3))
     console.ready({"url": "http://x"}, 1.25)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [(line["level"], line["message"]) for line in lines] == [("error", "ü"), ("info", "loading weights 3/24, 10 s"), ("info", "ready after 1.2 s at http://x")]
-    assert all(line["time"].endswith("Z") for line in lines)
+    assert [(line["event"], line["level"], line["message"]) for line in lines] == [
+        ("message", "error", "ü"),
+        ("progress", "info", "loading weights 3/24, 10 s"),
+        ("ready", "info", "ready after 1.2 s at http://x"),
+    ]
+    assert all(list(line) == ["ts", "level", "event", "message"] and line["ts"].endswith("Z") for line in lines)
 
 
 def test_whoever_announces_has_the_word(capsys: pytest.CaptureFixture[str]) -> None:
