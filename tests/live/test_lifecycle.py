@@ -16,11 +16,11 @@ import pytest
 
 from qwen_fp8_ops import report
 from qwen_fp8_ops.outside.net import can_bind
-from tests.live.service import LiveService
+from tests.live.service import START_SECONDS, LiveService
 from tests.live.test_faults import session_of
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * START_SECONDS)]
 
 SCHEMA = json.loads((Path(report.__file__).parent / "status.schema.json").read_text())
 
@@ -48,7 +48,7 @@ def test_two_starts_at_once_one_wins(service: LiveService) -> None:
     both = [service.spawn("start", "--profile", "demo", "--detach") for _ in range(2)]
     starting = valid(service.wait_state("starting"))
     assert starting["load"]["phase"]
-    results = [(process.communicate(timeout=240), process.returncode) for process in both]
+    results = [(process.communicate(timeout=START_SECONDS), process.returncode) for process in both]
     assert sorted(code for _, code in results) == [0, 1], results
     (_, winner), (_, loser) = sorted(((code, said[1]) for said, code in results), key=lambda pair: pair[0])
     assert "READY after" in winner and f"curl {service.url}/v1/chat/completions" in winner
@@ -108,7 +108,13 @@ def test_killed_supervisor_is_told_and_the_next_start_sweeps(service: LiveServic
 
 
 def test_stop_lets_a_stream_finish_and_refuses_new_requests(service: LiveService) -> None:
-    body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 700, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    body = {
+        "messages": [{"role": "user", "content": "Go on."}],
+        "max_tokens": 700,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     lines: list[str] = []
     begun = threading.Event()
 
@@ -120,7 +126,7 @@ def test_stop_lets_a_stream_finish_and_refuses_new_requests(service: LiveService
 
     stream = threading.Thread(target=read_stream)
     stream.start()
-    assert begun.wait(60)
+    assert begun.wait(START_SECONDS)
     engine, media = service.pid("engine0"), service.pid("media")
     stop = service.spawn("stop")
     wait_for(lambda: httpx.get(f"{service.url}/service").json()["gate"]["draining"], "the gate drains")
@@ -131,7 +137,7 @@ def test_stop_lets_a_stream_finish_and_refuses_new_requests(service: LiveService
     usage = [json.loads(line[6:])["usage"] for line in lines if line.startswith("data: {") and '"usage":{' in line]
     assert usage[-1]["completion_tokens"] == 700
     assert lines[-1] == "data: [DONE]" or lines[-2] == "data: [DONE]"
-    said = stop.communicate(timeout=120)
+    said = stop.communicate(timeout=START_SECONDS)
     assert stop.returncode == 0, said
     assert not session_of(engine) and not session_of(media)
     assert can_bind("127.0.0.1", service.port) and can_bind("127.0.0.1", service.media_port)
@@ -141,11 +147,11 @@ def test_stop_lets_a_stream_finish_and_refuses_new_requests(service: LiveService
 
 def test_interrupt_while_loading_leaves_nothing(service: LiveService) -> None:
     start = service.spawn("start", "--profile", "demo")
-    wait_for(lambda: service.status()["state"] == "starting" and service.status()["engines"][0]["pid"], "the engine loads")
+    wait_for(lambda: service.status()["state"] == "starting" and service.status()["engines"][0]["pid"], "the engine loads", START_SECONDS)
     engine = service.pid("engine0")
-    wait_for(lambda: len(session_of(engine)) > 1, "it has children")
+    wait_for(lambda: len(session_of(engine)) > 1, "it has children", START_SECONDS)
     start.send_signal(signal.SIGINT)
-    said = start.communicate(timeout=60)
+    said = start.communicate(timeout=START_SECONDS)
     assert start.returncode == 130, said
     assert not session_of(engine)
     assert not (service.home / "run/lock").exists()
