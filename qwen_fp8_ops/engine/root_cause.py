@@ -1,8 +1,9 @@
-"""When the engine has died, and only then: which lines of its log say why, and can trying again help.
+"""When the engine has died, and only then: which lines of its log say why. ``engine.failures`` judges them.
 
 The last traceback of a dying vLLM is rarely the cause: the API server reports that the engine core failed, which reports that a
 worker failed. So the innermost process that says something of its own is believed. Where only the outer ones complain, an inner one
-was killed. Where it was the API server alone, its last traceback counts: earlier ones are of requests that failed and did no harm.
+was killed. Where it was the API server alone, its last traceback counts. What it logs of a request that failed, or of a task that
+nobody waited for, did no harm and never counts.
 """
 
 from __future__ import annotations
@@ -29,30 +30,18 @@ UNTOLD = "its log does not say why"
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 CHAINED = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 CHILD_DIES = re.compile(r"Process (\w[\w-]*):")
+RANK = re.compile(r"\[rank\d+\]:")
+"""How torch's own threads begin a line; only workers have a rank."""
+LAST_RECORD = re.compile(r"output_handler failed")
+"""A serving API server that logs this one ends; any other traceback that it logs is a request's."""
+CORE_NO_HARM = re.compile(r"Unexpected error pre-processing request|Invocation of .* method failed|Unrecognized input request type")
+"""The engine core logs these of a request and goes on (vllm/v1/engine/core.py)."""
+NO_HARM = re.compile(r"Exception in ASGI application|Task exception was never retrieved|Exception ignored in|Future exception was never retrieved")
 WAS_READY = re.compile(r"Application startup complete")
 UVICORN = re.compile(r"ERROR:    (?!Exception in ASGI|Application startup failed)")
 DETAIL_NOISE = re.compile(r"For further information visit|CUDA kernel errors might be|For debugging consider|Compile with `TORCH|Search for `cuda")
 INPUT_VALUE = re.compile(r" \[type=\w+, input_value=.*", re.DOTALL)
 FAREWELL = re.compile(r"nanobind: | - (?:leaked|\.\.\. skipped)|See https://nanobind|.*resource_tracker|  warnings\.warn\(|INFO:     ")
-
-# fmt: off
-NEVER_WORKS: tuple[re.Pattern[str], ...] = tuple(re.compile(text) for text in (
-    r"No available memory for the cache blocks",
-    r"To serve at least one request with the model's max seq len",
-    r"on kv cache allocation is less than requested memory",
-    r"not divisible by weight quantization block",
-    r"requires AMX",
-    r"Model architectures .* are not supported",
-    r"Repo id must be in the form|Invalid repository ID or local directory",
-    r"error: (?:unrecognized arguments|argument )",
-    r"User-specified max_model_len .* is greater than",
-    r"SafetensorError|safetensors_rust|Weight files referenced in index but missing|Cannot find any model weights",
-    r"The size of tensor a .* must match|Attempted to load weight|not initialized from checkpoint",
-    r"No module named",
-    r"driver on your system is too old",
-    r"pydantic_core.*ValidationError|validation error.* for \w+Config",
-))
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,6 @@ class RootCause:
     """``lines``: the telling one first, then more evidence. Where ``told`` is false they are only the log's last ones."""
 
     lines: tuple[str, ...]
-    retryable: bool
     told: bool = True
 
     @property
@@ -71,22 +59,27 @@ class RootCause:
 @dataclass
 class Message:
     """One complaint. ``depth``: 2 a worker's, 1 the engine core's, 0 the API server's. Messages of one traceback, with what it
-    came from, have one ``chain``.
+    came from, have one ``chain``. ``harmless``: of a request, not of the engine.
     """
 
     depth: int
     text: str
     chain: int
     after_ready: bool = False
+    harmless: bool = False
 
     @property
     def second_hand(self) -> bool:
         return bool(SECOND_HAND.search(self.text))
 
 
-def find_root_cause(log: Sequence[str], *, most: int = 6) -> RootCause:
-    """Read the log of a dead engine."""
-    messages = _messages(log)
+def find_root_cause(log: Sequence[str], *, most: int = 6, was_ready: bool = False) -> RootCause:
+    """Read the log of a dead engine.
+
+    Args:
+        was_ready: it served already where the log begins: the first lines of a long one are not kept.
+    """
+    messages = [message for message in _messages(log, was_ready) if not message.harmless]
     own = [message for message in messages if not message.second_hand]
     inner = sorted((message for message in own if message.depth), key=lambda message: -message.depth)  # stable: first in the log first
     if inner:
@@ -98,15 +91,16 @@ def find_root_cause(log: Sequence[str], *, most: int = 6) -> RootCause:
         last = [message for message in own if message.chain == own[-1].chain]
         lines = _texts(reversed(last))
     if not lines:
-        return RootCause(tuple(_texts(Message(0, _split(line)[2].strip(), 0) for line in log if line.strip() and not FAREWELL.match(line)))[-most:], True, told=False)
-    return RootCause(tuple(lines[:most]), retryable=not any(pattern.search(line) for line in lines[:most] for pattern in NEVER_WORKS))
+        ends_with = _texts(Message(0, _split(line)[2].strip(), 0) for line in log if line.strip() and not FAREWELL.match(line))
+        return RootCause(tuple(ends_with[-most:]), told=False)
+    return RootCause(tuple(lines[:most]))
 
 
 def _texts(messages: Iterable[Message]) -> list[str]:
     return list(dict.fromkeys(message.text if len(message.text) <= LONGEST else message.text[: LONGEST - 1] + "…" for message in messages))
 
 
-def _messages(log: Sequence[str]) -> list[Message]:
+def _messages(log: Sequence[str], ready: bool) -> list[Message]:
     """Every complaint in the log's order, each with the lines that its text goes on over.
 
     vLLM puts process, time and place before every line of a record, and the records of eight workers mix: what belongs together is
@@ -114,12 +108,15 @@ def _messages(log: Sequence[str]) -> list[Message]:
     """
     found: list[Message] = []
     unfinished: dict[str, Message] = {}
-    chain, chained, ready, dying = 0, False, False, 0
+    records: dict[str, str] = {}
+    chain, chained, dying, no_harm, before = 0, False, 0, False, ""
     for line in log:
         who, head, text = _split(line)
+        first = records.setdefault(head, text) if head else ""
         ready = ready or bool(WAS_READY.search(text))
         plain = UVICORN.sub("", text.strip())
         if TRACEBACK.match(plain):
+            no_harm = no_harm if chained else bool(NO_HARM.search(before))
             chain, chained = (chain if chained else chain + 1), False
             unfinished.pop(head, None)
         elif CHAINED.match(plain):
@@ -128,14 +125,19 @@ def _messages(log: Sequence[str]) -> list[Message]:
         elif child := CHILD_DIES.fullmatch(plain):
             dying = _depth(child[1])
         elif EXCEPTION.fullmatch(plain) or FATAL.search(plain) or UVICORN.match(text):
-            depth = _depth(who) if who else dying
+            depth = 2 if RANK.match(plain) else _depth(who) if who else dying
             dying = dying if who else 0
-            unfinished[head] = Message(depth, INPUT_VALUE.sub("", plain), chain, ready)
+            if depth == 0:
+                harmless = ready and (not LAST_RECORD.search(first) if head else no_harm or bool(UVICORN.match(text)))
+            else:
+                harmless = bool(CORE_NO_HARM.search(first))
+            unfinished[head] = Message(depth, INPUT_VALUE.sub("", plain), chain, ready, harmless)
             found.append(unfinished[head])
         elif head in unfinished and _goes_on(text, has_place=bool(head)):
             _add_detail(unfinished[head], plain)
         else:
             unfinished.pop(head, None)
+        before = before if head else plain
     return found
 
 

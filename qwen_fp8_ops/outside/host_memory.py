@@ -25,6 +25,28 @@ def total_bytes() -> int:
     return total
 
 
+def oom_kills(cgroup_root: Path = CGROUP, memberships: str | None = None) -> int:
+    """Processes of our control group that the kernel has ended for want of memory, so far; 0 where it does not count them.
+
+    As `grep oom_kill /sys/fs/cgroup/.../memory.events` (cgroup v1: memory.oom_control).
+    """
+    for line in (_own_groups() if memberships is None else memberships).splitlines():
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not controllers:
+            file = cgroup_root / path.strip("/") / "memory.events"
+        elif "memory" in controllers.split(","):
+            file = cgroup_root / "memory" / path.strip("/") / "memory.oom_control"
+        else:
+            continue
+        try:
+            found = [words[1] for text in file.read_text().splitlines() if len(words := text.split()) == 2 and words[0] == "oom_kill"]
+        except OSError:
+            continue
+        if found and found[0].isdigit():
+            return int(found[0])
+    return 0
+
+
 def _own_groups() -> str:
     try:
         return Path("/proc/self/cgroup").read_text()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.engine.failures.rule import Diagnosis
 from qwen_fp8_ops.errors import ExitCode, GaveUpError, OpsError, TimedOutError
 from qwen_fp8_ops.outside import clock, gpus, net, process
 from qwen_fp8_ops.outside.process import Identity
@@ -28,14 +29,17 @@ class Failure:
     error: OpsError
 
     @classmethod
-    def of_program(cls, decision: GiveUp, program: Program, evidence: tuple[str, ...]) -> Failure:
+    def of_program(cls, decision: GiveUp, program: Program, diagnosis: Diagnosis | None) -> Failure:
+        """The error's code is the cause's, where a rule knows it. ``diagnosis`` is None for one that did not die by itself."""
         what = "The engine" if program.is_engine else f"The program {program.name}"
+        evidence = [line for line in diagnosis.evidence if line not in decision.why] if diagnosis else []
         lines = "".join(f"\n    {line}" for line in evidence)
-        message = f"{what} does not run: {decision.why}" + (f"\n  Its log says:{lines}" if len(evidence) > 1 else "")
-        fix = f"Whole log: {program.log}"
+        message = f"{what} does not run: {decision.why}" + (f"\n  What was seen:{lines}" if evidence else "")
+        fix = "\n".join([*([diagnosis.remedy] if diagnosis and diagnosis.remedy else []), f"Whole log: {program.log}"])
         if decision.code == "gave-up":
             return cls(State.GAVE_UP, GaveUpError(message, fix=fix))
-        return cls(State.FAILED, OpsError(message, code="engine-failed" if program.is_engine else "program-failed", fix=fix))
+        known = diagnosis.code if diagnosis and diagnosis.known else ""
+        return cls(State.FAILED, OpsError(message, code=known or ("engine-failed" if program.is_engine else "program-failed"), fix=fix))
 
     @classmethod
     def too_slow(cls, program: Program, phase: str) -> Failure:

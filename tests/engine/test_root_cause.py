@@ -15,23 +15,22 @@ from hypothesis import strategies as st
 from qwen_fp8_ops.engine.root_cause import LONGEST, SILENT, UNTOLD, RootCause, find_root_cause
 
 LOGS = Path(__file__).parents[1] / "fixtures" / "engine_logs"
-NEVER, AGAIN = False, True
 
 REAL = {
-    "bad_flag": ("vllm: error: unrecognized arguments: --no-such-flag", NEVER),
-    "bad_value": ("vllm serve: error: argument --block-size: invalid int value: 'many'", NEVER),
-    "context_too_long": ("ValidationError: 1 validation error for ModelConfig: Value error, User-specified max_model_len (1000000) is greater than the derived", NEVER),
-    "unsupported_architecture": ("ValidationError: 1 validation error for ModelConfig: Value error, Model architectures ['Qwen9VLForEverything'] are not supported", NEVER),
-    "wrong_path": ("HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/models/demo'", NEVER),
-    "port_in_use": ("OSError: [Errno 98] Address already in use", AGAIN),
-    "missing_shard": ("FileNotFoundError: Weight files referenced in index but missing: {'/models/demo/model-00002-of-00002.safetensors'}", NEVER),
-    "truncated_shard": ("SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered", NEVER),
-    "kv_impossible": ("ValueError: Available memory on node 0 (13.52/15.34 GiB) on kv cache allocation is less than requested memory for kv (1024.0 GiB)", NEVER),
-    "gate_missing": ("The gate's configuration /srv/qwen/run/gate.json is missing. Start the service with: qwen-fp8 start", AGAIN),
-    "tokenizer_damaged": ("ValidationError: 1 validation error for VllmConfig: Value error, Expecting ',' delimiter: line 48 column 26 (char 1000)", NEVER),
-    "worker_killed_loading": (SILENT, AGAIN),
-    "worker_killed_serving": ("Worker proc VllmWorker-0 died unexpectedly", AGAIN),
-    "core_killed": (SILENT, AGAIN),
+    "bad_flag": "vllm: error: unrecognized arguments: --no-such-flag",
+    "bad_value": "vllm serve: error: argument --block-size: invalid int value: 'many'",
+    "context_too_long": "ValidationError: 1 validation error for ModelConfig: Value error, User-specified max_model_len (1000000) is greater than the derived",
+    "unsupported_architecture": "ValidationError: 1 validation error for ModelConfig: Value error, Model architectures ['Qwen9VLForEverything'] are not supported",
+    "wrong_path": "HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/models/demo'",
+    "port_in_use": "OSError: [Errno 98] Address already in use",
+    "missing_shard": "FileNotFoundError: Weight files referenced in index but missing: {'/models/demo/model-00002-of-00002.safetensors'}",
+    "truncated_shard": "SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered",
+    "kv_impossible": "ValueError: Available memory on node 0 (13.52/15.34 GiB) on kv cache allocation is less than requested memory for kv (1024.0 GiB)",
+    "gate_missing": "The gate's configuration /srv/qwen/run/gate.json is missing. Start the service with: qwen-fp8 start",
+    "tokenizer_damaged": "ValidationError: 1 validation error for VllmConfig: Value error, Expecting ',' delimiter: line 48 column 26 (char 1000)",
+    "worker_killed_loading": SILENT,
+    "worker_killed_serving": "Worker proc VllmWorker-0 died unexpectedly",
+    "core_killed": SILENT,
 }
 
 
@@ -58,10 +57,9 @@ READY = ["INFO:     Application startup complete."]
 
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_death_has_its_true_cause(name: str) -> None:
-    expected, retryable = REAL[name]
     found = find_root_cause(read(name))
-    assert expected in found.headline
-    assert (found.told, found.retryable) == (True, retryable)
+    assert REAL[name] in found.headline
+    assert found.told
 
 
 def test_every_real_log_is_looked_at() -> None:
@@ -82,14 +80,14 @@ def test_the_evidence_is_what_a_person_would_want(name: str) -> None:
 def test_a_healthy_log_accuses_nobody() -> None:
     log = read("healthy")
     found = find_root_cause(log)
-    assert (found.told, found.headline, found.retryable) == (False, UNTOLD, True)
+    assert (found.told, found.headline) == (False, UNTOLD)
     assert not [line for line in log if find_root_cause([line]).told]
     assert not [line for line in found.lines if "leaked" in line]
 
 
 def test_the_workers_own_error_comes_before_what_others_say_of_it() -> None:
     log = [*record("Worker_TP3_EP3", "WorkerProc failed to start.", *traceback("ValueError: No available memory for the cache blocks.")), *AFTERMATH]
-    assert find_root_cause(log) == RootCause(("ValueError: No available memory for the cache blocks.",), retryable=False)
+    assert find_root_cause(log) == RootCause(("ValueError: No available memory for the cache blocks.",))
     assert find_root_cause([*AFTERMATH, *log]).lines[0] == "ValueError: No available memory for the cache blocks."
 
 
@@ -116,24 +114,7 @@ def test_advice_that_cuda_adds_to_every_error_is_left_out() -> None:
         "",
     ]
     log = [*READY, *record("Worker_TP0_EP0", "WorkerProc hit an exception.", *traceback(*message)), *AFTERMATH]
-    assert find_root_cause(log) == RootCause((message[0],), retryable=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "retryable"),
-    [
-        ("ValueError: To serve at least one request with the model's max seq len (262144), (11.75 GiB KV cache is needed, which is larger", NEVER),
-        ("ValueError: Free memory on device cuda:0 (66.1/79.18 GiB) on startup is less than desired GPU memory utilization (0.9, 71.26 GiB).", AGAIN),
-        ("ValueError: The output_size of gate's and up's weight = 192 is not divisible by weight quantization block_n = 128.", NEVER),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", AGAIN),
-        ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", NEVER),
-        ("ModuleNotFoundError: No module named 'flashinfer'", NEVER),
-        ("RuntimeError: CPUFp8BlockScaledMMKernel requires AMX tile support (Sapphire Rapids or newer)", NEVER),
-    ],
-)
-def test_can_trying_again_help(text: str, retryable: bool) -> None:
-    found = find_root_cause([*record("Worker_TP0_EP0", "WorkerProc failed to start.", *traceback(text)), *AFTERMATH])
-    assert (found.headline, found.retryable) == (text, retryable)
+    assert find_root_cause(log) == RootCause((message[0],))
 
 
 def test_memory_that_ran_out_while_loading_is_told_with_vllms_own_advice() -> None:
@@ -183,11 +164,11 @@ def test_what_the_gate_says_when_it_cannot_begin_is_heard() -> None:
 @pytest.mark.parametrize("line", ["Fatal Python error: Segmentation fault", "terminate called after throwing an instance of 'c10::Error'"])
 def test_a_process_that_python_cannot_save_is_heard(line: str) -> None:
     found = find_root_cause([*READY, line])
-    assert (found.headline, found.retryable) == (line, True)
+    assert found.headline == line
 
 
 def test_an_empty_log_says_so() -> None:
-    assert find_root_cause([]) == RootCause((), retryable=True, told=False)
+    assert find_root_cause([]) == RootCause((), told=False)
     assert find_root_cause([]).headline == UNTOLD
     assert find_root_cause(["", "starting", "  "]).lines == ("starting",)
 

@@ -1,0 +1,43 @@
+"""After an engine died for want of memory: with which changes the memory plan says it would start, and which ways the plan knows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qwen_fp8_ops.config.settings import OPTIONS
+from qwen_fp8_ops.engine.failures.rule import Change
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.plan.fit import Case
+from qwen_fp8_ops.plan.memory import MemoryPlan, memory_plan
+from qwen_fp8_ops.plan.overhead import Overhead
+from qwen_fp8_ops.plan.situation import Situation
+
+
+def replan(situation: Situation, changes: Sequence[Change], kv_room_bytes: int | None = None) -> tuple[Change, ...]:
+    """
+    Args:
+        changes: what the diagnosis proposes; those with which the plan says it cannot start are dropped.
+        kv_room_bytes: what the dead engine measured to be left for the KV cache on the fullest GPU, perhaps less than nothing:
+            it corrects what the plan assumed.
+    """
+    try:
+        # What is free at this moment says nothing: the dead engine's memory may not all be given back yet.
+        hardware = replace(situation.hardware(), free_bytes=())
+        plan = situation.memory_plan(hardware=hardware)
+    except OpsError:
+        return tuple(changes)  # nothing is known of the model
+    if kv_room_bytes is not None and not situation.settings.on_cpu:
+        plan = _corrected(plan, kv_room_bytes)
+    case = Case(plan.settings, plan.facts, plan.hardware, plan.vllm_version, plan.overhead)
+    kept = [change for change in changes if change.known or case.but(**{change.key.lower(): OPTIONS[change.key].kind.parse(str(change.value))}).fit().starts]
+    if plan.fits:
+        return tuple(kept)
+    named = {change.key for change in kept}
+    return (*kept, *(Change(advice.key, advice.value, advice.why) for advice in plan.advice if advice.key not in named))
+
+
+def _corrected(plan: MemoryPlan, kv_room_bytes: int) -> MemoryPlan:
+    taken = max(0, plan.fit.budget_bytes - plan.fit.rank.weights_bytes - kv_room_bytes)
+    measured = Overhead(taken, "measured", "by the start that failed")
+    return memory_plan(plan.settings, plan.facts, plan.hardware, plan.vllm_version, measured)
