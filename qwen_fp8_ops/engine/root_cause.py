@@ -36,7 +36,8 @@ LAST_RECORD = re.compile(r"output_handler failed")
 """A serving API server that logs this one ends; any other traceback that it logs is a request's."""
 CORE_NO_HARM = re.compile(r"Unexpected error pre-processing request|Invocation of .* method failed|Unrecognized input request type")
 """The engine core logs these of a request and goes on (vllm/v1/engine/core.py)."""
-NO_HARM = re.compile(r"Exception in ASGI application|Task exception was never retrieved|Exception ignored in|Future exception was never retrieved")
+NO_HARM = re.compile(r"Exception in ASGI application|exception was never retrieved|Exception ignored in|^future: <|Cancel \d+ running task")
+"""Python, asyncio and uvicorn say so before a traceback of something that the server outlives."""
 WAS_READY = re.compile(r"Application startup complete")
 UVICORN = re.compile(r"ERROR:    (?!Exception in ASGI|Application startup failed)")
 DETAIL_NOISE = re.compile(r"For further information visit|CUDA kernel errors might be|For debugging consider|Compile with `TORCH|Search for `cuda")

@@ -47,11 +47,16 @@ def traceback(*message: str) -> list[str]:
 
 
 AFTERMATH = [
-    *record("EngineCore", "EngineCore failed to start.", *traceback("Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.")),
+    *record(
+        "EngineCore",
+        "EngineCore failed to start.",
+        *traceback("Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."),
+    ),
     "Process EngineCore:",
     *traceback("Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."),
     *traceback("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"),
 ]
+CHAIN = "During handling of the above exception, another exception occurred:"
 READY = ["INFO:     Application startup complete."]
 
 
@@ -119,7 +124,11 @@ def test_advice_that_cuda_adds_to_every_error_is_left_out() -> None:
 
 def test_memory_that_ran_out_while_loading_is_told_with_vllms_own_advice() -> None:
     advice = "Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization (original error: CUDA out of memory.)"
-    log = [*record("Worker_TP0_EP0", advice, place="gpu_model_runner.py:5147"), *record("Worker_TP0_EP0", *traceback("torch.OutOfMemoryError: CUDA out of memory.")), *AFTERMATH]
+    log = [
+        *record("Worker_TP0_EP0", advice, place="gpu_model_runner.py:5147"),
+        *record("Worker_TP0_EP0", *traceback("torch.OutOfMemoryError: CUDA out of memory.")),
+        *AFTERMATH,
+    ]
     assert find_root_cause(log).lines == (advice, "torch.OutOfMemoryError: CUDA out of memory.")
 
 
@@ -129,12 +138,44 @@ def test_a_request_that_failed_long_before_is_not_why_the_engine_died() -> None:
         "ERROR:    Exception in ASGI application",
         *traceback("KeyError: 'messages'"),
     ]
-    death = record("APIServer", "AsyncLLM output_handler failed.", *traceback("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."), place="async_llm.py:906")
+    death = record(
+        "APIServer",
+        "AsyncLLM output_handler failed.",
+        *traceback("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."),
+        place="async_llm.py:906",
+    )
     assert find_root_cause([*READY, *old, *death]).headline == SILENT
     worker = record("Worker_TP0_EP0", *traceback("RuntimeError: CUDA error: uncorrectable ECC error encountered"))
     assert find_root_cause([*READY, *old, *worker, *death]).headline == "RuntimeError: CUDA error: uncorrectable ECC error encountered"
     own = traceback("OSError: [Errno 24] Too many open files")
     assert find_root_cause([*READY, *old, *own]).lines == ("OSError: [Errno 24] Too many open files",)
+
+
+def test_what_threads_of_torch_write_is_a_workers() -> None:
+    watchdog = "[rank3]:[E1121 09:04:53.417220115 ProcessGroupNCCL.cpp:685] [Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=90211)"
+    death = record(
+        "APIServer",
+        "AsyncLLM output_handler failed.",
+        *traceback("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."),
+        place="async_llm.py:906",
+    )
+    assert find_root_cause([*READY, watchdog, *death]).headline == watchdog
+
+
+def test_the_output_handlers_own_error_ends_the_api_server() -> None:
+    log = [*READY, *record("APIServer", "AsyncLLM output_handler failed.", *traceback("IndexError: list index out of range"), place="async_llm.py:906")]
+    assert find_root_cause(log).lines == ("IndexError: list index out of range",)
+
+
+@pytest.mark.parametrize(
+    "began", ["ERROR:    Exception in ASGI application", "Task exception was never retrieved", "Exception ignored in: <function f at 0x7f>"]
+)
+def test_what_the_api_server_outlives_is_no_cause(began: str) -> None:
+    chained = [*traceback("KeyError: 'x'"), "", CHAIN, "", *traceback("ValueError: y")]
+    assert not find_root_cause([*READY, began, *chained]).told
+    assert find_root_cause([*READY, began, *chained, "INFO:     127.0.0.1:1 - 500", *traceback("MemoryError")]).lines == ("MemoryError",)
+    assert not find_root_cause([began, *chained], was_ready=True).told
+    assert find_root_cause([began, *chained]).told, "before it served, nothing is a request's"
 
 
 def test_an_inner_process_that_dies_before_it_can_log_is_heard() -> None:
@@ -150,7 +191,10 @@ def test_of_errors_that_follow_from_each_other_the_last_is_the_headline_and_the_
         "",
         *traceback("ValueError: Unknown reasoning parser: qwen4"),
     ]
-    assert find_root_cause([*traceback("TypeError: earlier and harmless"), *chained]).lines == ("ValueError: Unknown reasoning parser: qwen4", "KeyError: 'qwen4'")
+    assert find_root_cause([*traceback("TypeError: earlier and harmless"), *chained]).lines == (
+        "ValueError: Unknown reasoning parser: qwen4",
+        "KeyError: 'qwen4'",
+    )
 
 
 def test_what_the_gate_says_when_it_cannot_begin_is_heard() -> None:

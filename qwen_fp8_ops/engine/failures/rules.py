@@ -75,7 +75,7 @@ MEMORY_RULES: tuple[Rule, ...] = (
     Rule(
         "cuda-oom-load",
         says(FULL, only=lambda scene: scene.stage == "load"),
-        "a GPU's memory ran out while the weights were loaded",
+        "a GPU's memory ran out while the engine loaded the weights",
         NEVER,
         to("MM_ENCODER_TP_MODE", "weights", "the vision tower is split over the GPUs"),
         PLAN,

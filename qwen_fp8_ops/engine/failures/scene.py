@@ -18,10 +18,22 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.
 OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|torch(?:\.cuda)?\.OutOfMemoryError|CUDA error: out of memory|Cuda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|not enough GPU memory"
 )
-STAGES = {"init": "load", "weights": "load", "compile": "profile", "kv-cache": "warm-up", "graphs": "warm-up", "warm-up": "warm-up"}
+STAGE_OF_PHASE = {"init": "load", "weights": "load", "compile": "profile", "kv-cache": "warm-up", "graphs": "warm-up", "warm-up": "warm-up"}
 """What an engine does in each phase of its log: between the weights and the KV cache it measures what a full step takes."""
+STAGE_OF_CALL = {
+    "init_device": "load",
+    "load_model": "load",
+    "determine_available_memory": "profile",
+    "initialize_from_config": "warm-up",
+    "compile_or_warm_up_model": "warm-up",
+}
+"""The worker's methods that the engine core calls before it serves (vllm/v1/worker/gpu_worker.py); the outermost frame counts."""
+LOADING = re.compile(r"Failed to load model|WorkerProc failed to start")
+"""A worker is started when its weights are loaded; later failures are told in other words."""
+FRAME = re.compile(r'File ".*", line \d+, in (\w+)')
 
 MOST_COMPLAINTS = 50
+RECORD = re.compile(r"\([A-Za-z][\w-]* pid=\d+\) [A-Z]+ \S+ \S+ \[[^\]]*\]")
 PROCESS = re.compile(r"\([A-Za-z][\w-]* pid=(\d+)\)")
 
 
@@ -83,22 +95,30 @@ class Scene:
 
     @cached_property
     def stage(self) -> str:
-        """``load``, ``profile``, ``warm-up`` or ``serving``: where the process was that ran out of memory, for ranks differ."""
+        """``load``, ``profile``, ``warm-up`` or ``serving``: what the process did that ran out of memory. Its traceback tells, for
+        another rank may be ahead; else how far the log came.
+        """
         if self.was_ready:
             return "serving"
-        last = next((index for index, line in enumerate(self.log) if OUT_OF_MEMORY.search(line)), len(self.log) - 1)
-        if last < 0 or "Failed to load model" in self.log[last]:
-            return "load"
-        own = PROCESS.match(self.log[last])
+        full = next((index for index, line in enumerate(self.log) if OUT_OF_MEMORY.search(line)), len(self.log) - 1)
+        before = self.log[: full + 1]
+        head = _head(before[-1]) if before else ""
+        record = [line for line in before if _head(line) == head]
+        called = next((STAGE_OF_CALL[found[1]] for line in record if (found := FRAME.search(line)) and found[1] in STAGE_OF_CALL), None)
+        if called or not before or any(LOADING.search(line) for line in record):
+            return called or "load"
         progress = StartupLog()
-        for line in self.log[: last + 1]:
-            process = PROCESS.match(line)
-            if own is None or process is None or process[1] == own[1]:
-                progress.feed(line)
-        return STAGES[progress.phase]
+        for line in before:
+            progress.feed(line)
+        return STAGE_OF_PHASE[progress.phase]
 
     @cached_property
     def kv_room_gib(self) -> float | None:
         """What was left for the KV cache, by the engine's own measurement on the fullest GPU; may be negative."""
         rooms = [float(found[1]) for line in self.log if (found := re.search(r"Available KV cache memory: (-?[\d.]+) GiB", line))]
         return min(rooms, default=None)
+
+
+def _head(line: str) -> str:
+    """Process, time and place of a record: what its lines have in common. Empty for a line of no record."""
+    return found[0] if (found := RECORD.match(line)) else ""
