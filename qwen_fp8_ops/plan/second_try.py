@@ -14,10 +14,16 @@ from qwen_fp8_ops.plan.overhead import Overhead
 from qwen_fp8_ops.plan.situation import Situation
 
 
+JUDGED = frozenset(
+    {"GPU_MEMORY_UTIL", "MAX_MODEL_LEN", "KV_CACHE_DTYPE", "MM_ENCODER_TP_MODE", "EXPERT_PARALLEL", "TENSOR_PARALLEL_SIZE", "GPU_COUNT", "CPU_KV_CACHE_GIB"}
+)
+"""Keys whose effect the plan computes. What activations take (MAX_NUM_BATCHED_TOKENS and the like) it only knows from a start."""
+
+
 def replan(situation: Situation, changes: Sequence[Change], kv_room_bytes: int | None = None) -> tuple[Change, ...]:
     """
     Args:
-        changes: what the diagnosis proposes; those with which the plan says it cannot start are dropped.
+        changes: what the diagnosis proposes; those with which the plan can tell that it does not start are dropped.
         kv_room_bytes: what the dead engine measured to be left for the KV cache on the fullest GPU, perhaps less than nothing:
             it corrects what the plan assumed.
     """
@@ -30,11 +36,15 @@ def replan(situation: Situation, changes: Sequence[Change], kv_room_bytes: int |
     if kv_room_bytes is not None and not situation.settings.on_cpu:
         plan = _corrected(plan, kv_room_bytes)
     case = Case(plan.settings, plan.facts, plan.hardware, plan.vllm_version, plan.overhead)
-    kept = [change for change in changes if change.known or case.but(**{change.key.lower(): OPTIONS[change.key].kind.parse(str(change.value))}).fit().starts]
+    kept = [change for change in changes if change.known or change.key not in JUDGED or _with(case, change).fit().starts]
     if plan.fits:
         return tuple(kept)
     named = {change.key for change in kept}
     return (*kept, *(Change(advice.key, advice.value, advice.why) for advice in plan.advice if advice.key not in named))
+
+
+def _with(case: Case, change: Change) -> Case:
+    return case.but(**{change.key.lower(): OPTIONS[change.key].kind.parse(str(change.value))})
 
 
 def _corrected(plan: MemoryPlan, kv_room_bytes: int) -> MemoryPlan:

@@ -169,7 +169,7 @@ def test_failed_start_tells_the_cause(service: LiveService) -> None:
     done = service.run("start", "--profile", "demo", "--detach", "--json", "--set", "VLLM_EXTRA_ARGS=--no-such-flag")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
-    assert error["code"] == "engine-failed"
+    assert error["code"] == "engine-arguments"
     assert "unrecognized arguments: --no-such-flag" in error["message"]
     assert [event["name"] for event in service.events("program-started")][-2:] == ["media", "engine0"], "it is not tried again"
     assert valid(service.status())["state"] == "failed"

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qwen_fp8_ops.outside.host_memory import available_bytes, total_bytes
+from qwen_fp8_ops.outside.host_memory import available_bytes, oom_kills, total_bytes
 
 MIB = 1 << 20
 HOST_BYTES = psutil.virtual_memory().total
@@ -47,3 +47,17 @@ def test_without_a_limit_it_is_the_hosts(tmp_path: Path, memberships: str) -> No
 def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     group(tmp_path / "a", V2, str(10 * MIB), 12 * MIB)
     assert available_bytes(tmp_path, "0::/a\n") == 0
+
+
+def test_processes_that_the_kernel_killed_in_our_group_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/memory.events").write_text("low 0\nhigh 0\nmax 31\noom 2\noom_kill 3\noom_group_kill 0\n")
+    assert oom_kills(tmp_path, "0::/job\n") == 3
+    (tmp_path / "memory/job").mkdir(parents=True)
+    (tmp_path / "memory/job/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
+    assert oom_kills(tmp_path, "5:memory:/job\n0::/\n") == 5
+
+
+@pytest.mark.parametrize("memberships", ["", "0::/\n", "0::/gone\n", "nonsense\n"])
+def test_where_nobody_counts_kills_there_are_none(tmp_path: Path, memberships: str) -> None:
+    assert oom_kills(tmp_path, memberships) == 0

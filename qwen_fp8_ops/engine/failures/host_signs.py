@@ -32,7 +32,6 @@ BROKEN_GPU: Mapping[int, str] = {
     120: "its system processor failed",
     140: "a memory error that ECC could not correct",
     143: "its controller failed to start",
-    154: "it needs a reset",
 }
 """Xids after which a GPU wants a reset or a repair (docs.nvidia.com/deploy/xid-errors, catalogue for Ampere and newer)."""
 FAILED_PROGRAM: Mapping[int, str] = {
