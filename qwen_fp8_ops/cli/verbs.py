@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "logs": "Show what the engine, the media server or the supervisor wrote.",
     "submit": "Run the service as a SLURM batch job.",
     "jobs": "List, stop or read the logs of submitted services.",
+    "support-bundle": "Put everything that tells what is wrong into one file, without secrets.",
     "config": "Show every setting and where it came from.",
     "chat": "Ask the model, with images and videos.",
     "media": "Run the media server alone.",
@@ -31,7 +32,7 @@ VERBS: dict[str, str] = {
 
 
 class LazyVerbs(click.Group):
-    """A group whose verb ``x`` is the object ``x`` of ``qwen_fp8_ops.cli.x``."""
+    """A group whose verb ``x-y`` is the object ``x_y`` of ``qwen_fp8_ops.cli.x_y``."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -48,7 +49,8 @@ class LazyVerbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"qwen_fp8_ops.cli.{name}"), name)
+        module = name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"qwen_fp8_ops.cli.{module}"), module)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OpsError(f"{path} is damaged: {error}", code="damaged-file", fix=f"Move it away: {move_away(path)}") from error
     except OSError as error:
         raise OpsError(f"{path} cannot be read: {error.strerror}", code="unreadable-file") from error

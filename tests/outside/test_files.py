@@ -174,7 +174,7 @@ def test_a_secret_is_not_written_through_a_link_of_somebody_else(tmp_path: Path)
     assert not (tmp_path / "keys").is_symlink()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"nothing"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"nothing", b"[" * 100_000])
 def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "it's.json"
     path.write_bytes(content)
