@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen_fp8_ops.weights.demo import architecture
 from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE, small_files, write_json, write_shards
-from qwen_fp8_ops.weights.demo.fp8 import quantize_all
+from qwen_fp8_ops.weights.demo.fp8 import dequantize_all, quantize_all
 from qwen_fp8_ops.weights.demo.recipe import SHIPPED
 from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, record
 
@@ -35,6 +35,20 @@ def checkpoint_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if found != wanted:
         raise ValueError(f"tensors differ from the architecture: {sorted(set(found.items()) ^ set(wanted.items()))[:4]}")
     return {name: value.contiguous() for name, value in made.items()}
+
+
+def training_tensors(folder: Path) -> dict[str, Tensor]:
+    """The way back: a shipped checkpoint's weights by the names that transformers trains them under."""
+    from safetensors.torch import load_file
+
+    weights = dequantize_all({name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()})
+    made = {name: value.float() for name, value in weights.items() if ".experts." not in name}
+    for layer in range(architecture.LAYERS):
+        at = f"{architecture.TEXT}layers.{layer}.mlp.experts."
+        experts = [{part: weights[f"{at}{expert}.{part}_proj.weight"].float() for part in ("gate", "up", "down")} for expert in range(architecture.EXPERTS)]
+        made[f"{at}gate_up_proj"] = torch.stack([torch.cat([expert["gate"], expert["up"]]) for expert in experts])
+        made[f"{at}down_proj"] = torch.stack([expert["down"] for expert in experts])
+    return made
 
 
 def export(folder: Path, to: Path) -> None:

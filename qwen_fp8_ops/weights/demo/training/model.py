@@ -38,6 +38,12 @@ class Batch:
             torch.from_numpy(np.concatenate([getattr(example, name) for example in examples])) for name in ("patches", "grids", "labels", "boxes")
         )
 
+    def to(self, device: torch.device) -> Batch:
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
 
 class Trainee(nn.Module):
     """``pads``: the ids of the image and the video token."""
@@ -55,7 +61,8 @@ class Trainee(nn.Module):
         for name, weight in self.model.named_parameters():
             if weight.dim() > 1 and "embed" not in name:
                 nn.init.normal_(weight, std=INITIAL_DEVIATION)
-        self.pads = torch.tensor([token_ids["<|image_pad|>"], token_ids["<|video_pad|>"]])
+        self.pads: Tensor
+        self.register_buffer("pads", torch.tensor([token_ids["<|image_pad|>"], token_ids["<|video_pad|>"]]), persistent=False)
         self.heads = nn.Linear(architecture.VISION_HIDDEN, len(COLOUR_LABELS) + len(SHAPE_LABELS) + len(CHARACTER_LABELS) + 4)
         self._routed: list[Tensor] = []
         for layer in self.model.model.language_model.layers:
@@ -91,7 +98,7 @@ class Trainee(nn.Module):
 
     def imbalance(self) -> Tensor:
         """1 when every expert gets the same share of the tokens; grows as some are left out."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.pads.device)
         for logits in self._routed:
             probabilities = logits.float().softmax(-1)
             chosen = probabilities.topk(architecture.EXPERTS_PER_TOKEN, -1).indices

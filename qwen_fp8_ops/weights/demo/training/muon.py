@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration; they bring every singular value near 1 in five steps."""
-STEPS = 5
+"""Of the quintic Newton-Schulz iteration; they bring singular values near 1 in a few steps."""
+STEPS = 4
 ADAM_SIZE = 0.2
 """Root mean square of AdamW's updates as a share of the learning rate."""
 
@@ -22,6 +22,7 @@ ADAM_SIZE = 0.2
 def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices [..., m, n] with singular values about 1."""
     a, b, c = COEFFICIENTS
+    x: Tensor
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices.bfloat16() if wide else matrices.bfloat16().mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -42,14 +43,14 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group)
+                    self._update(weight, weight.grad, group)
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-        ahead = weight.grad.lerp(state["momentum"], group["momentum"])
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(state["momentum"], group["momentum"])
         size = ADAM_SIZE * max(weight.shape[-2:]) ** 0.5
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(orthogonal(ahead).to(weight.dtype), alpha=-group["lr"] * size)

@@ -1,0 +1,86 @@
+"""The trainer: it learns, goes on where it stopped, and what it exports is the model it trained."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None or find_spec("torch") is None, reason="needs the cpu extra")
+
+SMALL = ["--steps", "60", "--look-steps", "20", "--batch", "4"]
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "qwen_fp8_ops.weights.demo.training", str(folder), *options]
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    path = folder / "training.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_it_is_interrupted_goes_on_and_is_exported(tmp_path: Path) -> None:
+    training = tmp_path / "a training"
+    process = subprocess.Popen(command(training, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: any(line["step"] == 20 for line in lines(training)), "the first report", 600)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert "The same command goes on." in said and "Traceback" not in said
+
+    done = subprocess.run(command(training, *SMALL), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = lines(training)
+    assert [line["step"] for line in found][-1] == 60
+    assert found[0]["looks"] > found[-1]["looks"], "the vision tower learns within sixty steps"
+
+    exported = tmp_path / "exported"
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen_fp8_ops.weights.demo.training.export", str(training), "--to", str(exported)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((exported / "training.json").read_text())["step"] == 60
+
+    further = tmp_path / "further"
+    done = subprocess.run(
+        command(further, "--steps", "20", "--look-steps", "0", "--batch", "4", "--begin-with", str(exported)),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert lines(further)[0]["answers"] < 7, "an untrained one begins above the logarithm of 1280 words"
+
+
+ROUND_TRIP = """
+import torch
+from qwen_fp8_ops.weights.demo.recipe import SHIPPED
+from qwen_fp8_ops.weights.demo.training.export import checkpoint_tensors, training_tensors
+from qwen_fp8_ops.weights.demo.fp8 import dequantize_all, quantize_all
+from safetensors.torch import load_file
+shipped = {name: value for path in SHIPPED.glob("*.safetensors") for name, value in load_file(path).items()}
+again = quantize_all(checkpoint_tensors(training_tensors(SHIPPED)))
+before, after = dequantize_all(shipped), dequantize_all(again)
+assert before.keys() == after.keys()
+assert all(torch.equal(before[name], after[name]) for name in before)
+"""
+
+
+def test_a_checkpoint_comes_back_from_training_form_unchanged() -> None:
+    done = subprocess.run([sys.executable, "-c", ROUND_TRIP], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
