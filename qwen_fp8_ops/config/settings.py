@@ -21,6 +21,7 @@ DEMO_MODEL_ID = "demo"
 
 SLURM_TIME = r"[0-9]+|[0-9]+:[0-5]?[0-9](:[0-5]?[0-9])?|[0-9]+-[0-9]{1,2}(:[0-5]?[0-9]){0,2}"
 REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
+HOST_OR_NETWORK = r"\*|[A-Za-z0-9][A-Za-z0-9.-]*(/[0-9]{1,2})?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?"
 HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?|::1?"
 
 
@@ -79,7 +80,7 @@ class Settings:
 
     max_images: int = option("Media", "16", Whole(0, 1024), "images in one request")
     max_videos: int = option("Media", "2", Whole(0, 64), "videos in one request")
-    allowed_media_domains: tuple[str, ...] = option("Media", "", Names("host names separated by commas, or * for any", r"\*|[A-Za-z0-9][A-Za-z0-9.-]*"), "hosts that images may be fetched from, beside our media server; * is any")
+    allowed_media_domains: tuple[str, ...] = option("Media", "", Names("host names, addresses and networks separated by commas, or * for any public host", HOST_OR_NETWORK), "hosts that media may be fetched from, beside our media server; * is any public one; those at private addresses need their network too (10.20.0.0/16)")
 
     api_keys_file: str = option("Access", "", Place("a file, or nothing"), "file of `name:key` lines (mode 0600); empty: no key is asked for")
     rate_limit: int = option("Access", "0", Whole(0, 1_000_000, "requests a minute"), "for each key, or each address without keys; 0 is off")

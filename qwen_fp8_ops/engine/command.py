@@ -13,11 +13,12 @@ from pathlib import Path
 from qwen_fp8_ops.config.settings import Settings
 from qwen_fp8_ops.engine.flags import refuse_clashes
 from qwen_fp8_ops.engine.load_flags import load_flags
-from qwen_fp8_ops.outside.net import is_loopback, reachable_host
 
 GPU_LAUNCHER = "vllm.entrypoints.cli.main"
 CPU_LAUNCHER = "qwen_fp8_ops.engine.cpu_launcher"
 GATE = "qwen_fp8_ops.gate.Gate"
+MEDIA_CONNECTOR = "qwen-fp8-ops"
+"""``gate.CONNECTOR``: the gate registers it with vLLM. Fetches are judged there, where they happen, by ALLOWED_MEDIA_DOMAINS."""
 
 FP8_BLOCK = 128
 EXPERT_WIDTH = 1536
@@ -46,7 +47,17 @@ def engine_command(settings: Settings, *, python: str, model: Path, gate_file: P
     refuse_clashes(settings.vllm_extra_args)
     launcher = CPU_LAUNCHER if settings.on_cpu else GPU_LAUNCHER
     # -P: the current folder must not shadow installed packages.
-    argv = [python, "-P", "-m", launcher, "serve", str(model), *_flags(settings, port), *load_flags(load_strategy or settings.load_strategy), *settings.vllm_extra_args]
+    argv = [
+        python,
+        "-P",
+        "-m",
+        launcher,
+        "serve",
+        str(model),
+        *_flags(settings, port),
+        *load_flags(load_strategy or settings.load_strategy),
+        *settings.vllm_extra_args,
+    ]
     return EngineCommand(tuple(argv), _environment(settings, gate_file))
 
 
@@ -90,8 +101,6 @@ def _flags(settings: Settings, port: int) -> list[str]:
         flags.append(f"--reasoning-parser={settings.reasoning_parser}")
     if settings.tool_call_parser:
         flags += ["--enable-auto-tool-choice", f"--tool-call-parser={settings.tool_call_parser}"]
-    if "*" not in settings.allowed_media_domains:
-        flags += ["--allowed-media-domains", *media_hosts(settings)]
     return flags
 
 
@@ -100,18 +109,11 @@ def _sampling(settings: Settings) -> dict[str, float | int]:
     return {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
 
 
-def media_hosts(settings: Settings) -> list[str]:
-    """Hosts the engine may fetch from: those of ALLOWED_MEDIA_DOMAINS, and our own media server by each of its names."""
-    ours = [reachable_host(settings.media_host)]
-    if is_loopback(ours[0]):
-        ours += ["localhost", "127.0.0.1"]
-    return list(dict.fromkeys([*settings.allowed_media_domains, *ours]))
-
-
 def _environment(settings: Settings, gate_file: Path) -> dict[str, str]:
     env = {
         "QWEN_FP8_GATE": str(gate_file),
         "VLLM_LOGGING_LEVEL": settings.log_level.upper(),
+        "VLLM_MEDIA_CONNECTOR": MEDIA_CONNECTOR,
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(settings.start_timeout),

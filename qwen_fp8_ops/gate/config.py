@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.gate.fetch_rules import MediaRules
 from qwen_fp8_ops.outside.files import read_json
 
 GATE_VARIABLE = "QWEN_FP8_GATE"
@@ -42,9 +43,10 @@ class GateConfig:
     rate_limit_per_minute: int = 0
     default_max_tokens: int = 0
     log_format: str = "text"
+    media: MediaRules = field(default_factory=MediaRules)
 
     def as_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self), "keys_files": list(self.keys_files)}
+        return {"schema": SCHEMA, **asdict(self), "keys_files": list(self.keys_files), "media": self.media.as_json()}
 
     @classmethod
     def from_json(cls, value: Any) -> GateConfig:
@@ -73,6 +75,7 @@ class GateConfig:
             rate_limit_per_minute=whole(value, "rate_limit_per_minute", least=0),
             default_max_tokens=whole(value, "default_max_tokens", least=0),
             log_format=one_of(value, "log_format", LOG_FORMATS),
+            media=media(value),
         )
 
 
@@ -113,6 +116,13 @@ def text(value: Mapping[str, Any], key: str) -> str:
     if not isinstance(found, str) or not found:
         raise bad(f"{key} is {found!r}, not a path")
     return found
+
+
+def media(value: Mapping[str, Any]) -> MediaRules:
+    try:
+        return MediaRules.from_json(value.get("media"))
+    except TypeError as error:
+        raise bad(f"media: {error}") from error
 
 
 def bad(what: str) -> OpsError:

@@ -1,4 +1,4 @@
-"""Ports of this host: is one free, and whose is it."""
+"""This host's ports: is one free, and whose is it. Its addresses and names."""
 
 from __future__ import annotations
 
@@ -96,6 +96,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def own_addresses() -> frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Every address of this host's interfaces."""
+    found = (
+        entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)
+    )
+    return frozenset(map(ipaddress.ip_address, found))
+
+
+def names_of(host: str) -> tuple[str, ...]:
+    """The names by which clients ask for a server that listens on ``host``; a server on every address has all of this host's."""
+    names = [reachable_host(host).lower()]
+    if is_loopback(names[0]):
+        names += ["localhost", "127.0.0.1"]
+    if host in EVERY_ADDRESS:
+        names += [socket.gethostname().lower(), *sorted(map(str, own_addresses()))]
+    return tuple(dict.fromkeys(names))
 
 
 def reachable_host(host: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.gate.config import GateConfig
+from qwen_fp8_ops.gate.fetch_rules import MediaRules, checked
+from qwen_fp8_ops.outside.net import names_of
 from qwen_fp8_ops.plan.launch import LaunchPlan
 
 RETRY_AFTER_SECONDS = 30
@@ -23,4 +25,16 @@ def gate_rules(plan: LaunchPlan, paths: RunPaths, *, draining: bool, ends_at: st
         audit=str(paths.audit),
         log_format=settings.log_format,
         state=str(paths.state),
+        media=media_rules(plan),
+    )
+
+
+def media_rules(plan: LaunchPlan) -> MediaRules:
+    """
+    Raises:
+        ConfigError: ALLOWED_MEDIA_DOMAINS holds a network that is none.
+    """
+    server = plan.media
+    return MediaRules(
+        allowed=checked(plan.settings.allowed_media_domains), server=names_of(server.host), server_port=server.port, server_root=str(plan.media_root)
     )

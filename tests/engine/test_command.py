@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from qwen_fp8_ops.config.load import load, profile_names
-from qwen_fp8_ops.engine.command import NOT_INHERITED, EngineCommand, engine_command, media_hosts, uses_expert_parallel
+from qwen_fp8_ops.engine.command import NOT_INHERITED, EngineCommand, engine_command, uses_expert_parallel
 from qwen_fp8_ops.errors import ConfigError
+from qwen_fp8_ops.gate import CONNECTOR
 
 H100X8 = """
 python -P -m vllm.entrypoints.cli.main serve /models/qwen
@@ -36,12 +37,12 @@ python -P -m vllm.entrypoints.cli.main serve /models/qwen
 --reasoning-parser=qwen3
 --enable-auto-tool-choice
 --tool-call-parser=hermes
---allowed-media-domains 127.0.0.1 localhost
 """
 
 GPU_ENVIRONMENT = {
     "QWEN_FP8_GATE": "/srv/run/gate.json",
     "VLLM_LOGGING_LEVEL": "INFO",
+    "VLLM_MEDIA_CONNECTOR": "qwen-fp8-ops",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
@@ -146,7 +147,6 @@ def test_batched_tokens_stay_under_the_size_that_breaks_a_kernel() -> None:
         ({"REASONING_PARSER": ""}, "--reasoning-parser"),
         ({"TOOL_CALL_PARSER": ""}, "--tool-call-parser"),
         ({"TOOL_CALL_PARSER": ""}, "--enable-auto-tool-choice"),
-        ({"ALLOWED_MEDIA_DOMAINS": "*"}, "--allowed-media-domains"),
         ({"LOAD_STRATEGY": "auto"}, "--safetensors-load-strategy"),
         ({"LOAD_STRATEGY": "engine"}, "--safetensors-load-strategy"),
         ({"ENFORCE_EAGER": "off"}, "--enforce-eager"),
@@ -156,18 +156,11 @@ def test_what_is_off_leaves_no_flag(settings: dict[str, str], absent: str) -> No
     assert not [word for word in command(**settings).argv if word.startswith(absent)]
 
 
-@pytest.mark.parametrize(
-    ("media_host", "allowed", "expected"),
-    [
-        ("127.0.0.1", "", ["127.0.0.1", "localhost"]),
-        ("localhost", "", ["localhost", "127.0.0.1"]),
-        ("0.0.0.0", "", ["127.0.0.1", "localhost"]),
-        ("node07", "", ["node07"]),
-        ("127.0.0.1", "images.example.org", ["images.example.org", "127.0.0.1", "localhost"]),
-    ],
-)
-def test_our_own_media_server_may_always_be_fetched_from(media_host: str, allowed: str, expected: list[str]) -> None:
-    assert media_hosts(load(overrides=[f"MEDIA_HOST={media_host}", f"ALLOWED_MEDIA_DOMAINS={allowed}"]).settings) == expected
+@pytest.mark.parametrize("allowed", ["", "*", "images.example.org", "10.20.0.0/16"])
+def test_media_is_fetched_by_the_gates_connector_whatever_is_allowed(allowed: str) -> None:
+    made = command(ALLOWED_MEDIA_DOMAINS=allowed)
+    assert made.env["VLLM_MEDIA_CONNECTOR"] == CONNECTOR
+    assert not [word for word in made.argv if "media-domains" in word]
 
 
 def test_what_auto_comes_to_on_a_machine_is_told_to_the_engine() -> None:

@@ -19,7 +19,7 @@ import pytest
 from qwen_fp8_ops.config.kinds import Choice, Switch
 from qwen_fp8_ops.config.load import load, profile_names
 from qwen_fp8_ops.config.settings import OPTIONS, Settings
-from qwen_fp8_ops.engine.command import engine_command, media_hosts, uses_expert_parallel
+from qwen_fp8_ops.engine.command import engine_command, uses_expert_parallel
 from qwen_fp8_ops.engine.flags import OWNERS, refuse_clashes
 from qwen_fp8_ops.errors import ConfigError
 
@@ -121,7 +121,7 @@ def test_the_engine_understands_what_we_mean(answers: dict[str, Any], case: tupl
         "reasoning_parser": settings.reasoning_parser,
         "enable_auto_tool_choice": bool(settings.tool_call_parser),
         "tool_call_parser": settings.tool_call_parser or None,
-        "allowed_media_domains": None if "*" in settings.allowed_media_domains else media_hosts(settings),
+        "allowed_media_domains": None,  # the gate's media connector knows them
         "api_key": None,
         "hf_token": None,
     }
@@ -142,7 +142,6 @@ def test_the_default_profile_has_all_that_the_job_asks_for(answers: dict[str, An
     assert parsed["max_num_batched_tokens"] < 16384
     assert (parsed["reasoning_parser"], parsed["tool_call_parser"], parsed["enable_auto_tool_choice"]) == ("qwen3", "hermes", True)
     assert parsed["served_model_name"] == ["qwen3-vl-fp8"]
-    assert parsed["allowed_media_domains"] == ["127.0.0.1", "localhost"]
     assert parsed["shutdown_timeout"] == 120
 
 
