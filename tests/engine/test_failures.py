@@ -120,9 +120,9 @@ def test_the_evidence_is_quoted_from_the_log(name: str) -> None:
     whole = " ".join(" ".join(read(name)).split())
     assert 1 <= len(found.evidence) <= 6
     for line in found.evidence:
-        first = " ".join(line.split())[:60]
-        assert first in whole or name in ("core_killed", "worker_killed_loading"), "there it is said that nothing was said"
-    assert not [line for line in found.evidence if "See root cause above" in line or "See stack trace" in line]
+        assert " ".join(line.split())[:60] in whole
+    if found.code != "process-killed":
+        assert not [line for line in found.evidence if "See root cause above" in line or "See stack trace" in line]
 
 
 @pytest.mark.parametrize("name", DEATHS)

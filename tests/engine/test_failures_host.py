@@ -115,6 +115,16 @@ def test_the_other_process_that_torch_names_is_told_even_when_it_is_gone() -> No
     assert found.fix.splitlines()[0] == "ps -o pid,user,lstart,cmd -p 2684311"
 
 
+def test_a_process_of_our_own_is_no_neighbour() -> None:
+    log = tuple(line.replace("Process 2684311", "Process 4301") for line in read("composed/gpu_memory_taken"))
+    assert diagnose(Scene((*log, "(Worker_TP1_EP1 pid=4301) INFO 11-21 09:00:00 [x.py:1] here"), 1, settings_of())).code == "cuda-oom-load"
+
+
+def test_an_engine_that_was_asked_to_end_was_not_killed_by_the_kernel() -> None:
+    asked = Scene(read("healthy/gpu_stopped"), -signal.SIGTERM, settings_of(), was_ready=True, kernel_lines=(OURS, FALLEN), oom_kills=1)
+    assert diagnose(asked).code == "unknown"
+
+
 def test_too_little_free_for_any_share_proposes_none() -> None:
     log = tuple(line.replace("(66.1/79.18 GiB)", "(3.1/79.18 GiB)") for line in read("composed/gpu_memory_not_free"))
     assert changes(diagnose(Scene(log, 1, settings_of()))) == {}

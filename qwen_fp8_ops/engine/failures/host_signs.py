@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from qwen_fp8_ops.engine.failures.rule import MOST_EVIDENCE, Change, Seen, Signs
+from qwen_fp8_ops.engine.failures.rule import MOST_EVIDENCE, Seen, Signs
 from qwen_fp8_ops.engine.failures.scene import OUT_OF_MEMORY, Scene
 
 END_SECONDS = 30.0
@@ -50,6 +49,7 @@ NOT_FREE = re.compile(r"Free memory on device (?P<device>\S+) \((?P<free>[\d.]+)
 NEIGHBOUR = re.compile(r"Process (?P<pid>\d+) has (?P<held>[\d.]+ \w+) memory in use")
 """How torch names another process on a full GPU (c10/cuda/CUDACachingAllocator.cpp)."""
 
+HOLDER = re.compile(r"\bpid (\d+)")
 LOOK = "ps -o pid,user,lstart,cmd -p {pids}\nEnd what is yours (kill PID); else choose other GPUs with CUDA_VISIBLE_DEVICES, or another node."
 
 
@@ -88,101 +88,20 @@ def xid(meanings: Mapping[int, str]) -> Seen:
 
 def memory_not_free(scene: Scene) -> Signs | None:
     found = next((found for line in scene.complaints if (found := NOT_FREE.search(line))), None)
-    return _with_holders(scene, found.string, found.groupdict()) if found else None
+    return Signs((found.string,), {**found.groupdict(), **_others(scene.holders())}) if found else None
 
 
 def memory_taken(scene: Scene) -> Signs | None:
     """The GPU is full, and torch names another process that has a part of it."""
     for line in scene.complaints:
-        neighbour = NEIGHBOUR.search(line)
-        if neighbour and OUT_OF_MEMORY.search(line):
-            named = ", ".join(f"pid {found['pid']} holds {found['held']}" for found in NEIGHBOUR.finditer(line))
-            return _with_holders(scene, line, {"named": named, "pids": neighbour["pid"]})
+        others = [found for found in NEIGHBOUR.finditer(line) if int(found["pid"]) not in scene.pids]
+        if others and OUT_OF_MEMORY.search(line):
+            return Signs((line,), _others(scene.holders() or tuple(f"pid {found['pid']} holds {found['held']}" for found in others)))
     return None
 
 
-def _with_holders(scene: Scene, line: str, parts: dict[str, str]) -> Signs:
-    holders = scene.holders()
-    pids = list(dict.fromkeys(re.findall(r"\bpid (\d+)", " ".join(holders)))) or [parts[key] for key in ("pids",) if key in parts]
-    who = "; ".join(holders) or parts.get("named") or "no process is to be seen that holds it: perhaps one of another container, or one that has just ended"
-    return Signs((line,), {**parts, "who": who, "look": LOOK.format(pids=",".join(pids)) if pids else "nvidia-smi"})
-
-
-def what_is_free(scene: Scene, signs: Signs) -> Iterable[Change]:
-    share = math.floor(100 * float(signs.parts["free"]) / float(signs.parts["total"])) / 100
-    if 0.1 <= share < scene.settings.gpu_memory_util:
-        yield Change("GPU_MEMORY_UTIL", share, "what that GPU has free", known=False)
-
-
-def more_job_memory(scene: Scene, _: Signs) -> Iterable[Change]:
-    if scene.settings.on_cpu:
-        if scene.settings.cpu_kv_cache_gib > 1:
-            yield Change("CPU_KV_CACHE_GIB", scene.settings.cpu_kv_cache_gib // 2, "less of the host's memory for the KV cache")
-        return
-    size = re.fullmatch(r"(\d+)([KMGT]?)", scene.settings.slurm_mem)
-    if scene.seconds_left is not None and size and int(size[1]):
-        yield Change("SLURM_MEM", f"{2 * int(size[1])}{size[2]}", "more host memory for the job")
-    if scene.settings.load_strategy in ("eager", "prefetch", "multithread"):
-        yield Change("LOAD_STRATEGY", "lazy", "weights are not read into host memory ahead of time")
-
-
-def kv_cache_that_fits(scene: Scene, signs: Signs) -> Iterable[Change]:
-    """Two GiB stay for what the processes themselves need."""
-    value = max(1, int(float(signs.parts["free"])) - 2)
-    if value < scene.settings.cpu_kv_cache_gib:
-        yield Change("CPU_KV_CACHE_GIB", value, f"{signs.parts['free']} GiB of this host's memory are free")
-
-
-def port_taken(scene: Scene) -> Signs | None:
-    line = next((line for line in scene.complaints if "Address already in use" in line or "[Errno 98]" in line), None)
-    if line is None:
-        return None
-    owner = scene.port_owner()
-    return Signs((line,), {"port": str(scene.settings.port), "who": f" by {owner}" if owner else ", or was until just now"})
-
-
-def file_damaged(pattern: str) -> Seen:
-    """A file of the checkpoint could not be read; which one vLLM seldom says, so the files are looked at."""
-    wanted = re.compile(pattern)
-
-    def seen(scene: Scene) -> Signs | None:
-        lines = [line for line in scene.complaints if wanted.search(line)]
-        if not lines:
-            return None
-        bad = scene.bad_files()
-        return Signs(tuple(lines[:MOST_EVIDENCE]), {"files": "; ".join(bad[:MOST_EVIDENCE]) or "which one, only their hashes can tell"})
-
-    return seen
-
-
-def arguments_left(scene: Scene, signs: Signs) -> Iterable[Change]:
-    """VLLM_EXTRA_ARGS without what vLLM does not take."""
-    refused = signs.parts.get("arguments", "").split()
-    extra = scene.settings.vllm_extra_args
-    left = [word for word in extra if word not in refused]
-    if len(left) < len(extra):
-        yield Change("VLLM_EXTRA_ARGS", " ".join(left), f"without {' '.join(word for word in extra if word in refused)}", known=True)
-
-
-def together(*several: Seen) -> Seen:
-    """The first of them that sees its signs."""
-
-    def seen(scene: Scene) -> Signs | None:
-        return next((signs for one in several if (signs := one(scene))), None)
-
-    return seen
-
-
-def stalled(scene: Scene) -> Signs | None:
-    """A step that took too long, after the engine core waited in vain for its workers. The waiting alone is no sign: it does so
-    during every long compilation.
-    """
-    late = [line for line in scene.complaints if re.search(r"RPC call to \S+ timed out", line)]
-    waiting = [line.strip() for line in scene.log if "No available shared memory broadcast block found" in line]
-    return Signs((late[0], *waiting[-1:])) if late else None
-
-
-def nothing_else(scene: Scene) -> Signs:
-    """What the log says of itself, or its last lines. Always a sign. A signal speaks for itself where the log adds nothing."""
-    headline = "" if scene.returncode < 0 and not scene.root.told else scene.root.headline
-    return Signs(scene.root.lines[: MOST_EVIDENCE + 2], {"headline": headline})
+def _others(holders: tuple[str, ...]) -> dict[str, str]:
+    """Who they are, and how to look at them."""
+    if not holders:
+        return {"who": "no process is to be seen that holds it: perhaps one of another container, or one that has just ended", "look": "nvidia-smi"}
+    return {"who": "; ".join(holders), "look": LOOK.format(pids=",".join(dict.fromkeys(HOLDER.findall(" ".join(holders)))))}

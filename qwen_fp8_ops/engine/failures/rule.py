@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from qwen_fp8_ops.config.settings import OPTIONS
 from qwen_fp8_ops.engine.failures.scene import Scene
 
 MOST_EVIDENCE = 4
@@ -87,63 +85,3 @@ class Diagnosis:
     def remedy(self) -> str:
         """Everything to try, a line each; a command has a line of its own."""
         return "\n".join([*map(str, self.changes), *([self.fix] if self.fix else [])])
-
-
-def says(pattern: str, *, only: Callable[[Scene], bool] = lambda scene: True) -> Seen:
-    """Does the dying engine say so of itself? Named groups of the pattern become parts of the signs."""
-    wanted = re.compile(pattern)
-
-    def seen(scene: Scene) -> Signs | None:
-        lines = [line for line in scene.complaints if wanted.search(line)]
-        if not lines or not only(scene):
-            return None
-        found = wanted.search(lines[0])
-        assert found is not None
-        return Signs(tuple(lines[:MOST_EVIDENCE]), {name: text for name, text in found.groupdict().items() if text is not None})
-
-    return seen
-
-
-def to(key: str, value: str | float, why: str) -> Ways:
-    """Always the same change, unless it is set already."""
-
-    def ways(scene: Scene, _: Signs) -> Iterable[Change]:
-        if getattr(scene.settings, key.lower()) != OPTIONS[key].kind.parse(str(value)):
-            yield Change(key, value, why)
-
-    return ways
-
-
-def by(key: str, step: float, why: str, *, lowest: float = 0.5, highest: float = 0.95) -> Ways:
-    """A share moved by so much, as far as it goes."""
-
-    def ways(scene: Scene, _: Signs) -> Iterable[Change]:
-        value = round(getattr(scene.settings, key.lower()) + step, 2)
-        if lowest <= value <= highest:
-            yield Change(key, value, why)
-
-    return ways
-
-
-def half(key: str, lowest: int, why: str) -> Ways:
-    def ways(scene: Scene, _: Signs) -> Iterable[Change]:
-        value = getattr(scene.settings, key.lower()) // 2
-        if value >= lowest:
-            yield Change(key, value, why)
-
-    return ways
-
-
-def told(key: str, part: str, why: str) -> Ways:
-    """The number that the engine itself names."""
-
-    def ways(_: Scene, signs: Signs) -> Iterable[Change]:
-        if part in signs.parts:
-            yield Change(key, int(float(signs.parts[part].replace(",", ""))), why, known=True)
-
-    return ways
-
-
-def each(*several: Ways) -> Ways:
-    """All of them, in this order."""
-    return lambda scene, signs: [change for ways in several for change in ways(scene, signs)]

@@ -7,8 +7,10 @@ what can never start, then what follows from something else. Texts of vLLM 0.32 
 from __future__ import annotations
 
 from qwen_fp8_ops.engine.failures import host_signs as host
-from qwen_fp8_ops.engine.failures.rule import Rule, by, each, half, says, to, told
+from qwen_fp8_ops.engine.failures.log_signs import file_damaged, killed, nothing_else, port_taken, says, stalled, together
+from qwen_fp8_ops.engine.failures.rule import Rule
 from qwen_fp8_ops.engine.failures.scene import OUT_OF_MEMORY
+from qwen_fp8_ops.engine.failures.ways import arguments_left, by, each, half, kv_cache_that_fits, more_job_memory, to, told, what_is_free
 
 NEVER, AGAIN = False, True
 
@@ -35,7 +37,7 @@ HOST_RULES: tuple[Rule, ...] = (
         host.kernel_out_of_memory,
         "the kernel killed {name}: the host, or the job's share of it, ran out of memory",
         AGAIN,
-        host.more_job_memory,
+        more_job_memory,
         "See what else takes memory there:\nps aux --sort=-rss | head",
     ),
     Rule(
@@ -60,7 +62,7 @@ MEMORY_RULES: tuple[Rule, ...] = (
         host.memory_not_free,
         "{device} has {free} of {total} GiB free, less than GPU_MEMORY_UTIL wants; {who}",
         AGAIN,  # a process that has ended gives its memory back late (vLLM issue 20305)
-        host.what_is_free,
+        what_is_free,
         "{look}",
         planned=True,
     ),
@@ -150,7 +152,7 @@ MEMORY_RULES: tuple[Rule, ...] = (
         ),
         "the KV cache wants {asked} GiB of host memory, and {free} GiB are free",
         NEVER,
-        host.kv_cache_that_fits,
+        kv_cache_that_fits,
         PLAN,
     ),
 )
@@ -189,7 +191,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "shard-damaged",
-        host.file_damaged(
+        file_damaged(
             r"SafetensorError|safetensors_rust|The size of tensor a .* must match|Attempted to load weight|not initialized from checkpoint|header too (?:large|small)"
         ),
         "a file of the weights is damaged: {files}",
@@ -198,7 +200,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "model-file-damaged",
-        host.file_damaged(r"JSONDecodeError|Expecting .* delimiter: line|Expecting value: line|is not a valid JSON file|Unterminated string starting"),
+        file_damaged(r"JSONDecodeError|Expecting .* delimiter: line|Expecting value: line|is not a valid JSON file|Unterminated string starting"),
         "a file beside the weights is damaged: {files}",
         NEVER,
         fix=REPAIR,
@@ -224,13 +226,13 @@ MODEL_RULES: tuple[Rule, ...] = (
 SETUP_RULES: tuple[Rule, ...] = (
     Rule(
         "engine-arguments",
-        host.together(
+        together(
             says(r"error: unrecognized arguments: (?P<arguments>.*)"),
             says(r"error: argument (?P<arguments>[^:]*): (?P<why>.*)"),
         ),
         "vLLM does not take the arguments {arguments}",
         NEVER,
-        host.arguments_left,
+        arguments_left,
         "The command line that was used:\nqwen-fp8 start --dry-run",
     ),
     Rule(
@@ -272,7 +274,7 @@ SETUP_RULES: tuple[Rule, ...] = (
 RUNNING_RULES: tuple[Rule, ...] = (
     Rule(
         "shm-full",
-        host.together(
+        together(
             says(
                 rf"Insufficient space in {SHM}|{SHM}/.*No space left on device|No space left on device.*(?:{SHM}|shared memory|psm_|shm)|unable to allocate shared memory"
             ),
@@ -297,7 +299,7 @@ RUNNING_RULES: tuple[Rule, ...] = (
         AGAIN,
         fix="If it comes again, choose one: export VLLM_PORT=29400",
     ),
-    Rule("port-in-use", host.port_taken, "port {port} is in use{who}", AGAIN, to("PORT", "auto", "a free one is taken; run/endpoint.json tells which")),
+    Rule("port-in-use", port_taken, "port {port} is in use{who}", AGAIN, to("PORT", "auto", "a free one is taken; run/endpoint.json tells which")),
     Rule(
         "gpu-hardware",
         says(r"CUDA error: (?P<what>uncorrectable ECC error\w*|\w+ is unavailable|.*NVLink|hardware stack error|unknown error|device is not available)"),
@@ -314,7 +316,7 @@ RUNNING_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "step-timeout",
-        host.stalled,
+        stalled,
         "the workers did not answer the engine core in time: one of them hangs or has stopped",
         AGAIN,
         fix=f"If it comes again: qwen-fp8 gpus\n{ANOTHER_NODE}",
@@ -330,14 +332,14 @@ RUNNING_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "process-killed",
-        says(r"died unexpectedly|ended without a word"),
+        killed,
         "a process of the engine was killed: by hand, or by the kernel for want of memory",
         AGAIN,
         fix="Perhaps the kernel's log says more (root):\ndmesg -T | tail -50",
     ),
 )
 
-UNKNOWN = Rule("unknown", host.nothing_else, "{headline}", AGAIN)
+UNKNOWN = Rule("unknown", nothing_else, "{headline}", AGAIN)
 """Always applies: the lines at the root of the log, not its last traceback."""
 
 RULES: tuple[Rule, ...] = (*HOST_RULES, *MEMORY_RULES, *MODEL_RULES, *SETUP_RULES, *RUNNING_RULES, UNKNOWN)

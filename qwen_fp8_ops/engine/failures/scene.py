@@ -33,6 +33,8 @@ LOADING = re.compile(r"Failed to load model|WorkerProc failed to start")
 FRAME = re.compile(r'File ".*", line \d+, in (\w+)')
 
 MOST_COMPLAINTS = 50
+DIED = "died unexpectedly"
+"""The engine core's words for a worker that ended without its own (vllm/v1/executor/multiproc_executor.py)."""
 RECORD = re.compile(r"\([A-Za-z][\w-]* pid=\d+\) [A-Z]+ \S+ \S+ \[[^\]]*\]")
 PROCESS = re.compile(r"\([A-Za-z][\w-]* pid=(\d+)\)")
 
@@ -85,7 +87,9 @@ class Scene:
     def sudden(self) -> bool:
         """Did a process of the engine end without saying why, as one that was killed does?"""
         said = self.complaints
-        return self.returncode == -signal.SIGKILL or (self.returncode != 0 and not said) or SILENT in said or any("died unexpectedly" in line for line in said)
+        if self.ended_from_outside:
+            return self.returncode == -signal.SIGKILL
+        return (self.returncode != 0 and not said) or SILENT in said or any(DIED in line for line in said)
 
     @property
     def pids(self) -> frozenset[int]:
