@@ -140,7 +140,7 @@ MEMORY_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "context-beyond-model",
-        says(r"max_model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \(max_position_embeddings=(?P<longest>\d+)"),
+        says(r"max_model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \(\w+=(?P<longest>\d+)"),
         "MAX_MODEL_LEN={asked} is more than the model was made for",
         NEVER,
         told("MAX_MODEL_LEN", "longest", "the longest that the model knows"),
