@@ -220,6 +220,15 @@ def test_codes_are_unique_and_can_be_tested_for() -> None:
     assert RULES[-1] is UNKNOWN
 
 
+COMMANDS = ("qwen-fp8 ", "nvidia-smi", "ps ", "ls ", "df ", "dmesg ", "mount ", "ulimit ", "export ", "unset ", "env ", "python3 ", "./")
+
+
+def test_a_command_in_a_fix_has_a_line_of_its_own() -> None:
+    for line in (line for rule in RULES for line in rule.fix.splitlines() if line != "{look}"):
+        assert line[0].isupper() or line.startswith(COMMANDS), line
+        assert not line[0].isupper() or not any(f": {command}" in line for command in COMMANDS), line
+
+
 def test_every_rule_that_reads_the_log_has_a_log() -> None:
     """A rule without one is a guess; those of the host are in test_failures_host.py."""
     from_host = {"time-limit", "host-oom", "gpu-broken", "gpu-fault"}

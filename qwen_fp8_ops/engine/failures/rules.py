@@ -45,14 +45,14 @@ HOST_RULES: tuple[Rule, ...] = (
         host.xid(host.BROKEN_GPU),
         "the GPU at PCI {bus} failed: {meaning} (Xid {xid})",
         NEVER,
-        fix=f"qwen-fp8 gpus\nIt needs a reset (root, nothing running on it): nvidia-smi --gpu-reset\n{ANOTHER_NODE}",
+        fix=f"qwen-fp8 gpus\nIt needs a reset (root, nothing running on it):\nnvidia-smi --gpu-reset\n{ANOTHER_NODE}",
     ),
     Rule(
         "gpu-fault",
         host.xid(host.FAILED_PROGRAM),
         "the GPU at PCI {bus} reports {meaning} (Xid {xid})",
         AGAIN,
-        fix=f"If it comes again: qwen-fp8 gpus\n{ANOTHER_NODE}",
+        fix=f"If it comes again:\nqwen-fp8 gpus\n{ANOTHER_NODE}",
     ),
 )
 
@@ -297,7 +297,7 @@ RUNNING_RULES: tuple[Rule, ...] = (
         says(r"EADDRINUSE|server socket has failed to listen"),
         "the port through which the ranks find each other was taken meanwhile",
         AGAIN,
-        fix="If it comes again, choose one: export VLLM_PORT=29400",
+        fix="If it comes again, choose one:\nexport VLLM_PORT=29400",
     ),
     Rule("port-in-use", port_taken, "port {port} is in use{who}", AGAIN, to("PORT", "auto", "a free one is taken; run/endpoint.json tells which")),
     Rule(
@@ -319,7 +319,7 @@ RUNNING_RULES: tuple[Rule, ...] = (
         stalled,
         "the workers did not answer the engine core in time: one of them hangs or has stopped",
         AGAIN,
-        fix=f"If it comes again: qwen-fp8 gpus\n{ANOTHER_NODE}",
+        fix=f"If it comes again:\nqwen-fp8 gpus\n{ANOTHER_NODE}",
     ),
     Rule(
         "nccl",
@@ -328,7 +328,7 @@ RUNNING_RULES: tuple[Rule, ...] = (
         ),
         "the GPUs of one engine could not speak with each other (NCCL)",
         AGAIN,
-        fix="See links and fabric, then what NCCL says of itself:\nqwen-fp8 gpus\nnvidia-smi topo -m\nNCCL_DEBUG=INFO ./start_service.sh",
+        fix="See links and fabric, then what NCCL says of itself:\nqwen-fp8 gpus\nnvidia-smi topo -m\nenv NCCL_DEBUG=INFO ./start_service.sh",
     ),
     Rule(
         "process-killed",
