@@ -14,7 +14,7 @@ from qwen_fp8_ops.config.settings import Settings
 from qwen_fp8_ops.engine.flags import refuse_clashes
 from qwen_fp8_ops.engine.load_flags import load_flags
 
-GPU_LAUNCHER = "vllm.entrypoints.cli.main"
+GPU_LAUNCHER = "qwen_fp8_ops.engine.gpu_launcher"
 CPU_LAUNCHER = "qwen_fp8_ops.engine.cpu_launcher"
 GATE = "qwen_fp8_ops.gate.Gate"
 MEDIA_CONNECTOR = "qwen-fp8-ops"
@@ -24,8 +24,17 @@ FP8_BLOCK = 128
 EXPERT_WIDTH = 1536
 """moe_intermediate_size of Qwen3-VL-235B-A22B, from its config.json."""
 
-NOT_INHERITED = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_PLUGINS")
-"""Variables of the caller's shell that would open the engine's door beside the gate, or load code into it."""
+NOT_INHERITED = (
+    "VLLM_API_KEY",
+    "VLLM_SERVER_DEV_MODE",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+    "VLLM_PLUGINS",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HUGGINGFACE_HUB_TOKEN",
+)
+"""Variables of the caller's shell that would open the engine's door beside the gate or load code into it, and tokens that no program
+needs which downloads nothing: what a program does not have, no prompt and no crash dump can get out of it."""
 
 
 @dataclass(frozen=True)
