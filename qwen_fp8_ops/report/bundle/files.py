@@ -12,19 +12,23 @@ from qwen_fp8_ops.report.bundle.case import Case, Member
 
 MOST_BYTES = 8 << 20
 """Of one file, from its end."""
+RECORDS = (".json", ".jsonl", ".sbatch")
+"""What the service keeps in run/; a file of another kind is somebody else's, and stays there."""
 MOST_LOGS = 100
 """The newest ones: every job of SLURM leaves a log."""
 
 
 def record_members(case: Case) -> Iterator[Member]:
-    """Named one by one: a file that somebody else put into the folder stays there."""
-    paths = case.paths
-    whole = (paths.plan, paths.next_plan, paths.state, paths.endpoint, paths.gate, paths.lock, paths.load_times, paths.calibration, paths.job_script)
-    for path in whole:
-        if os.path.lexists(path):
-            yield end_of(path, f"run/{path.name}", lines=None)
-    if os.path.lexists(paths.events):
-        yield end_of(paths.events, f"run/{paths.events.name}", lines=case.last_lines)
+    """
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    folder = case.paths.run
+    if not os.path.lexists(folder):
+        return
+    for path in sorted(folder.iterdir()):
+        if path != case.paths.keys and (path.suffix in RECORDS or path == case.paths.lock):
+            yield end_of(path, f"run/{path.name}", lines=case.last_lines if path.suffix == ".jsonl" else None)
 
 
 def log_members(case: Case) -> Iterator[Member]:
