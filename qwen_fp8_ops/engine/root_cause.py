@@ -105,19 +105,21 @@ def _messages(log: Sequence[str], ready: bool) -> list[Message]:
     """Every complaint in the log's order, each with the lines that its text goes on over.
 
     vLLM puts process, time and place before every line of a record, and the records of eight workers mix: what belongs together is
-    told by that head. Lines without one are what Python itself wrote.
+    told by that head. Lines without one are what Python itself wrote. A log may begin within a message: that one is old, and not
+    what the engine died of.
     """
     found: list[Message] = []
     unfinished: dict[str, Message] = {}
     records: dict[str, str] = {}
     chain, chained, dying, no_harm, before = 0, False, 0, False, ""
-    for line in log:
+    torn = _split(log[0])[1] if ready and log else ""
+    for index, line in enumerate(log):
         who, head, text = _split(line)
         first = records.setdefault(head, text) if head else ""
         ready = ready or bool(WAS_READY.search(text))
         plain = UVICORN.sub("", text.strip())
         if TRACEBACK.match(plain):
-            no_harm = no_harm if chained else bool(NO_HARM.search(before))
+            no_harm = no_harm if chained else bool(NO_HARM.search(before)) or (ready and index == 0)
             chain, chained = (chain if chained else chain + 1), False
             unfinished.pop(head, None)
         elif CHAINED.match(plain):
@@ -129,9 +131,10 @@ def _messages(log: Sequence[str], ready: bool) -> list[Message]:
             depth = 2 if RANK.match(plain) else _depth(who) if who else dying
             dying = dying if who else 0
             if depth == 0:
-                harmless = ready and (not LAST_RECORD.search(first) if head else no_harm or bool(UVICORN.match(text)))
+                of_traceback_before = chain == 0 and not FATAL.search(plain)
+                harmless = ready and (not LAST_RECORD.search(first) if head else no_harm or of_traceback_before or bool(UVICORN.match(text)))
             else:
-                harmless = bool(CORE_NO_HARM.search(first))
+                harmless = bool(CORE_NO_HARM.search(first) or (head and head == torn))
             unfinished[head] = Message(depth, INPUT_VALUE.sub("", plain), chain, ready, harmless)
             found.append(unfinished[head])
         elif head in unfinished and _goes_on(text, has_place=bool(head)):

@@ -68,7 +68,7 @@ def test_a_real_death_has_its_true_cause(name: str) -> None:
 
 
 def test_every_real_log_is_looked_at() -> None:
-    assert {path.stem for path in LOGS.glob("*.log")} == {*REAL, "healthy"}
+    assert {path.stem for path in LOGS.glob("*.log")} == {*REAL, "healthy", "refused_requests"}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -82,12 +82,16 @@ def test_the_evidence_is_what_a_person_would_want(name: str) -> None:
     assert not second_hand or lines[0] == SILENT
 
 
-def test_a_healthy_log_accuses_nobody() -> None:
-    log = read("healthy")
+@pytest.mark.parametrize("name", ["healthy", "refused_requests"])
+def test_a_healthy_log_accuses_nobody(name: str) -> None:
+    log = read(name)
     found = find_root_cause(log)
     assert (found.told, found.headline) == (False, UNTOLD)
-    assert not [line for line in log if find_root_cause([line]).told]
     assert not [line for line in found.lines if "leaked" in line]
+
+
+def test_no_line_of_a_quiet_log_accuses_by_itself() -> None:
+    assert not [line for line in read("healthy") if find_root_cause([line]).told]
 
 
 def test_the_workers_own_error_comes_before_what_others_say_of_it() -> None:
