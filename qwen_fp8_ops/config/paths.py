@@ -2,9 +2,9 @@
 
     home/                 the project's folder, or QWEN_FP8_HOME
     ├── config.env
-    ├── logs/  service.log  media.log  supervisor.log  audit.jsonl  slurm-JOB.log
+    ├── logs/  service.log  media.log  supervisor.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
     └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
-              job.sbatch
+              job.sbatch  poison.json  in-flight/
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class RunPaths:
     def supervisor_log(self) -> Path:
         """What a detached supervisor says; in the foreground it says it on the terminal."""
         return self.logs / "supervisor.log"
+
+    def stacks(self, program: str) -> Path:
+        """Where a program hung when it was restarted for that; ``.N`` are earlier ones."""
+        return self.logs / f"stacks-{program}.log"
 
     @property
     def audit(self) -> Path:
@@ -86,6 +90,16 @@ class RunPaths:
     def gate(self) -> Path:
         """What the supervisor tells the gate: draining or not, end of the allocation. One writer, the supervisor."""
         return self.run / "gate.json"
+
+    @property
+    def poison(self) -> Path:
+        """The requests that ran at the latest crashes, and those that are refused for it. People may edit it."""
+        return self.run / "poison.json"
+
+    @property
+    def in_flight(self) -> Path:
+        """One file for each process of the gate: the requests that it has passed on and that run just now."""
+        return self.run / "in-flight"
 
     @property
     def job_script(self) -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from qwen_fp8_ops.engine.stack_signal import answer_stack_signal
 from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
 
 INSPECTION = "vllm.model_executor.models.registry"
@@ -68,6 +69,8 @@ def _start(argv: Sequence[str]) -> None:
 
 
 # A spawned child runs the main module of its parent once more, under the second of these names, before anything else.
+if __name__ in ("__main__", "__mp_main__"):
+    answer_stack_signal()
 if __name__ in ("__main__", "__mp_main__") and cure_torchvision() and sys.argv[1:] != [INSPECTION]:
     _cure_inspection()
 if __name__ == "__main__":

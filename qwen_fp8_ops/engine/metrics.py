@@ -14,7 +14,7 @@ BOUND = re.compile(rf'(?:^|,)le="({NUMBER}|\+Inf)"')
 @dataclass(frozen=True)
 class EngineMetrics:
     """One reading, over all the engines behind one server. Counters are totals since the engine began, seconds are medians over
-    its life, ``kv_cache_usage`` is the fullest engine's, from 0 to 1.
+    its life, ``kv_cache_usage`` is the fullest engine's, from 0 to 1; ``steps`` are those that gave a token to anybody.
     """
 
     running: int
@@ -25,6 +25,14 @@ class EngineMetrics:
     generation_tokens: float
     ttft_seconds_p50: float | None
     itl_seconds_p50: float | None
+    steps: float = 0.0
+
+    @property
+    def motion(self) -> tuple[float, ...]:
+        """What only the engine's own loop changes: while any of it changes, the loop turns. The share of the KV cache is among it
+        because nothing else grows while a long prompt is read chunk by chunk.
+        """
+        return (self.running, self.waiting, self.kv_cache_usage, self.preemptions, self.prompt_tokens, self.generation_tokens, self.steps)
 
 
 def parse_metrics(text: str) -> EngineMetrics:
@@ -55,6 +63,7 @@ def parse_metrics(text: str) -> EngineMetrics:
         generation_tokens=totals["generation_tokens_total"],
         ttft_seconds_p50=median(buckets["time_to_first_token_seconds"]),
         itl_seconds_p50=median(buckets["inter_token_latency_seconds"]),
+        steps=totals["iteration_tokens_total_count"],
     )
 
 

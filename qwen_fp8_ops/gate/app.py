@@ -16,16 +16,22 @@ from qwen_fp8_ops.gate import refusal
 from qwen_fp8_ops.gate.asgi import App, Headers, Receive, Scope, Send, send_answer
 from qwen_fp8_ops.gate.audit import AuditLog
 from qwen_fp8_ops.gate.config import GATE_VARIABLE
+from qwen_fp8_ops.gate.in_flight import InFlight
 from qwen_fp8_ops.gate.live import LiveRules
+from qwen_fp8_ops.gate.passage import Passage
+from qwen_fp8_ops.gate.poison import PoisonList
 from qwen_fp8_ops.gate.rate import RateLimiter
 from qwen_fp8_ops.gate.refusal import Refusal
-from qwen_fp8_ops.gate.routes import CHAT, HEALTH, METRICS, ROUTES, SERVICE, is_local, route_path
+from qwen_fp8_ops.gate.routes import CHAT, HEALTH, METRICS, PROBE_HEADER, ROUTES, SERVICE, is_local, route_path
 from qwen_fp8_ops.gate.visit import Visit, content_length
 from qwen_fp8_ops.outside.files import read_json
 
 SANE_ID = re.compile(rb"[!#-\[\]-~]{1,128}")
 """A client's own request id: visible ASCII, without the quote and the backslash that JSON writes otherwise: one `grep` then finds it in
 the audit and in the engine's log."""
+SUPERVISOR = "supervisor"
+"""Whose key it is that the supervisor makes anew at each start."""
+PROBE = PROBE_HEADER.lower().encode()
 PUBLIC_STATE = ("state", "since", "model", "url", "load")
 LONGEST_ROUTE = 200
 FLUSH_SECONDS = 1.0
@@ -55,12 +61,15 @@ class Gate:
             self._problem = f"{error.message}. {error.fix}"
             return
         self._audit = AuditLog(self._rules.config.audit)
+        self._poison = PoisonList()
+        self._running = InFlight()
         self._adopt()
 
     def _adopt(self) -> None:
         """Take over what follows from the configuration."""
         config = self._rules.config
         self._audit.path = config.audit
+        self._poison.path, self._running.folder = config.poison, config.in_flight
         self._audit.as_log = config.log_format == "json"
         self._ends_at = [(b"x-service-ends-at", config.ends_at.encode())] if config.ends_at else []
         self._member = b'"max_tokens":%d' % config.default_max_tokens if config.default_max_tokens else b""
@@ -98,8 +107,10 @@ class Gate:
         id = given if SANE_ID.fullmatch(given) else new_id()
         visit = Visit(scope, receive, send, id=id, now=now)
         no = self._decide(visit, path, headers, now)
-        counted = no is None and scope["method"] == "POST"
+        counted = no is None and scope["method"] == "POST" and not visit.is_probe
         self.in_flight += counted
+        if counted and self._running.folder:
+            visit.passage = Passage(self._poison, self._running, id.decode("ascii"))
         try:
             if no is not None:
                 await visit.refuse(no)
@@ -109,7 +120,9 @@ class Gate:
                 await self._pass_on(visit, path, headers)
         finally:
             self.in_flight -= counted
-            if route is None or route.audited:
+            if visit.passage:
+                visit.passage.leave(well=visit.ended_well)
+            if (route is None or route.audited) and not visit.is_probe:
                 self._audit.record(visit.entry(path[:LONGEST_ROUTE], time.monotonic()))
 
     def _decide(self, visit: Visit, path: str, headers: dict[bytes, bytes], now: float) -> Refusal | None:
@@ -138,13 +151,14 @@ class Gate:
         visit.who = self._rules.keys.owner(headers.get(b"authorization"), headers.get(b"x-api-key"))
         if visit.who is None and path != HEALTH and (not is_local(visit.scope) if path == METRICS else config.keys_required):
             return refusal.NO_KEY
+        visit.is_probe = visit.who == SUPERVISOR and PROBE in headers
         if content_length(headers) > config.max_body_bytes:
             return refusal.too_large(config.max_body_bytes)
         if method != "POST":
             return None
         if config.draining:
             return refusal.draining(config.retry_after_seconds)
-        if config.rate_limit_per_minute:
+        if config.rate_limit_per_minute and not visit.is_probe:
             client = visit.scope.get("client")
             caller = f"key {visit.who}" if visit.who else f"address {client[0] if client else ''}"
             wait = self._rate.take(caller, config.rate_limit_per_minute, now)

@@ -30,6 +30,7 @@ class GateConfig:
     ``ends_at`` is ISO 8601; ``keys_files`` are files of ``name:key`` lines; ``audit`` and ``state`` are paths. A
     ``rate_limit_per_minute`` of 0 is no limit. A ``default_max_tokens`` of 0 leaves requests as they are; it must not be larger
     than the context, or vLLM refuses every request that gives no limit of its own. ``log_format`` is the audit's: text or json.
+    ``poison`` is the file of requests to refuse, ``in_flight`` the folder where running ones are recorded; empty: neither is done.
     """
 
     max_body_bytes: int
@@ -43,6 +44,8 @@ class GateConfig:
     rate_limit_per_minute: int = 0
     default_max_tokens: int = 0
     log_format: str = "text"
+    poison: str = ""
+    in_flight: str = ""
     media: MediaRules = field(default_factory=MediaRules)
 
     def as_json(self) -> dict[str, Any]:
@@ -75,6 +78,8 @@ class GateConfig:
             rate_limit_per_minute=whole(value, "rate_limit_per_minute", least=0),
             default_max_tokens=whole(value, "default_max_tokens", least=0),
             log_format=one_of(value, "log_format", LOG_FORMATS),
+            poison=text(value, "poison", may_be_empty=True),
+            in_flight=text(value, "in_flight", may_be_empty=True),
             media=media(value),
         )
 
@@ -111,9 +116,9 @@ def one_of(value: Mapping[str, Any], key: str, words: tuple[str, ...]) -> str:
     return str(found)
 
 
-def text(value: Mapping[str, Any], key: str) -> str:
+def text(value: Mapping[str, Any], key: str, *, may_be_empty: bool = False) -> str:
     found = value.get(key)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not (found or may_be_empty):
         raise bad(f"{key} is {found!r}, not a path")
     return found
 

@@ -23,6 +23,7 @@ from qwen_fp8_ops.gate.fetch_answer import FailingHost, MediaProblem, Wanted, ta
 from qwen_fp8_ops.gate.fetch_local import read_local
 from qwen_fp8_ops.gate.fetch_network import ClosedAddressError, JudgedNetwork
 from qwen_fp8_ops.gate.fetch_rules import MediaRules
+from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.net import own_addresses
 
 PAUSES_SECONDS = (0.2, 1.0)
@@ -72,7 +73,8 @@ class MediaFetcher:
 
     async def _bytes(self, url: httpx.URL, wanted: Wanted) -> bytes:
         if self._rules.is_our_server(url.host, port_of(url)):
-            if self._rules.server_root:
+            # The server's own picture lies in no folder: a probe asks for it, to see whether the server can be reached from here.
+            if self._rules.server_root and url.raw_path != PICTURE_PATH.encode():
                 return await asyncio.to_thread(read_local, self._rules.server_root, url.raw_path, wanted.most_bytes)
             return await patiently(url, wanted, judge=lambda address: "")
         if not self._rules.allows_host(url.host):

@@ -54,6 +54,15 @@ def too_many(wait_seconds: float, per_minute: int) -> Refusal:
     return Refusal(429, "RateLimitError", f"More than {per_minute} requests a minute (RATE_LIMIT). Try again in {wait} s.", ((b"retry-after", b"%d" % wait),))
 
 
+def poison(id: str, first: str, second: str, until: str) -> Refusal:
+    return Refusal(
+        422,
+        "PoisonRequestError",
+        f"This very request ran both times when the engine crashed, at {first} and at {second}, so it is refused until {until} (poison record {id}). "
+        f"Change it; or the operator lifts it by taking the record {id} out of `refused` in run/poison.json.",
+    )
+
+
 def draining(retry_after_seconds: int) -> Refusal:
     """The connection is closed too, so that a balancer or a client's pool opens its next one elsewhere."""
     return Refusal(

@@ -13,6 +13,8 @@ CHAT = "/v1/chat/completions"
 HEALTH = "/health"
 METRICS = "/metrics"
 SERVICE = "/service"
+PROBE_HEADER = "X-Service-Probe"
+"""The supervisor marks its own probes with it, and they are nobody's load. It counts only with the supervisor's key."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import time
 
 from qwen_fp8_ops.gate.asgi import Headers, Message, Receive, Scope, Send, send_answer
 from qwen_fp8_ops.gate.audit import TAIL_BYTES, Entry
+from qwen_fp8_ops.gate.passage import Passage
 from qwen_fp8_ops.gate.refusal import TOO_SLOW, Refusal, too_large
 from qwen_fp8_ops.gate.splice import splice, undecided
 
@@ -28,15 +29,20 @@ the kernel reset the connection, and a client that is still sending would never 
 
 STAMPED = (b"x-request-id", b"x-service-ends-at")
 
+ERROR = b'"error"'
+"""A member of that name. In an answer's own text the quotes are escaped."""
+
 GONE: Message = {"type": "http.disconnect"}
 
 
 class Visit:
-    """``stamps`` are headers that every answer gets; ``limit_bytes`` is the largest body that may pass."""
+    """``stamps`` are headers that every answer gets; ``limit_bytes`` is the largest body that may pass; ``passage`` judges the body;
+    ``is_probe``: our own supervisor asks, which is nobody's load.
+    """
 
     __slots__ = (
         "_deadline", "_head", "_receive", "_send", "_tail", "_tail_before", "_tail_first", "arrived", "body_done", "bytes_in", "bytes_out",
-        "complete", "cut", "gone", "id", "limit_bytes", "scope", "stamps", "started", "status", "streamed", "who",
+        "complete", "cut", "gone", "id", "is_probe", "limit_bytes", "passage", "scope", "stamps", "started", "status", "streamed", "who",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, id: bytes, now: float) -> None:
@@ -47,6 +53,8 @@ class Visit:
         self.arrived = time.time()
         self.started = now
         self.who: str | None = None
+        self.is_probe = False
+        self.passage: Passage | None = None
         self.status: int | None = None
         self.bytes_in = 0
         self.bytes_out = 0
@@ -95,6 +103,8 @@ class Visit:
         self.body_done = not message.get("more_body", False)
         if self.bytes_in > self.limit_bytes:
             return await self._cut(too_large(self.limit_bytes))
+        if self.passage and (no := self.passage.feed(message.get("body", b""), whole=self.body_done)):
+            return await self._cut(no)
         return message
 
     async def _cut(self, refusal: Refusal) -> Message:
@@ -171,6 +181,13 @@ class Visit:
                     skipped += len(message.get("body", b""))
         except TimeoutError:
             return
+
+    @property
+    def ended_well(self) -> bool:
+        """Was the answer whole, and no failure of the engine? A stream that began well tells of one in an event of its own."""
+        if self.status is None or self.status >= 500 or not self.complete:
+            return False
+        return not (self.streamed and any(ERROR in piece for piece in (self._tail_first, self._tail_before, self._tail)))
 
     # After -------------------------------------------------------------------------------------------------------------------
 

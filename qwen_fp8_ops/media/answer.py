@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from qwen_fp8_ops.media import conditions, kinds, listing
 from qwen_fp8_ops.media.message import Answer, FileSlice, Headers, Later, Request, plain
+from qwen_fp8_ops.media.picture import PICTURE
 from qwen_fp8_ops.outside.jail import ABSENT, Found, Jail, read_target
-from qwen_fp8_ops.outside.media_health import HEALTH_PATH, MediaHealth, root_id
+from qwen_fp8_ops.outside.media_health import HEALTH_PATH, PICTURE_PATH, MediaHealth, root_id
 
 READ_AT_ONCE_BYTES = 64 * 1024
 """Up to this size a body is read and sent with its head in one go; above it the kernel sends the file."""
@@ -45,6 +46,8 @@ def answer(site: Site, request: Request) -> Answer | Later:
         return plain(404)
     if path == HEALTH_PATH[1:]:
         return _made("application/json", site.health)
+    if path == PICTURE_PATH[1:]:
+        return functools.partial(_picture, site.jail)
     found = site.jail.look(path)
     if found is None:
         return plain(404)
@@ -100,6 +103,16 @@ def _folder(jail: Jail, path: str, request: Request) -> Answer:
         return _made("application/json", listing.as_json(folder), ("Vary", "Accept"))
     policy = ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
     return _made("text/html; charset=utf-8", listing.as_html(folder), ("Vary", "Accept"), policy)
+
+
+def _picture(jail: Jail) -> Answer:
+    """
+    Raises:
+        OSError: the root cannot be read.
+    """
+    with os.scandir(jail.root) as entries:
+        next(entries, None)
+    return _made("image/png", PICTURE)
 
 
 def _made(content_type: str, body: bytes, *headers: tuple[str, str]) -> Answer:

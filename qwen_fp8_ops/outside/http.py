@@ -11,10 +11,13 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 LARGEST_BYTES = 64 << 20
 """More than any page of ours; the rest of an endless one is not read."""
 
@@ -40,18 +43,16 @@ class Answer:
 
 
 def get(url: str, *, timeout: float, key: str = "") -> Answer:
-    return _ask("GET", url, None, timeout, key)
+    return _ask("GET", url, None, timeout, key, {})
 
 
-def post(url: str, value: Any, *, timeout: float, key: str = "") -> Answer:
-    return _ask("POST", url, json.dumps(value).encode(), timeout, key)
+def post(url: str, value: Any, *, timeout: float, key: str = "", headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+    return _ask("POST", url, json.dumps(value).encode(), timeout, key, {"Content-Type": "application/json", **headers})
 
 
-def _ask(method: str, url: str, body: bytes | None, timeout: float, key: str) -> Answer:
+def _ask(method: str, url: str, body: bytes | None, timeout: float, key: str, more: Mapping[str, str]) -> Answer:
     parts = urlsplit(url)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
+    headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **more}
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout)
     late = threading.Event()
     limit: threading.Timer | None = None

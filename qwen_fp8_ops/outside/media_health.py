@@ -12,6 +12,8 @@ from qwen_fp8_ops.outside import http, net
 
 SERVICE = "qwen-fp8-media"
 HEALTH_PATH = "/_health"
+PICTURE_PATH = "/_picture.png"
+"""A small picture of the server's own, for probes; it is given out only while the folder can be read."""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,37 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Has the process a handler of its own for the signal? SigCgt of /proc/PID/status; proc(5)."""
+    return bool(int(_status(pid).get("SigCgt", "0"), 16) >> (number - 1) & 1)
+
+
+def kernel_view(pid: int) -> str:
+    """State of a process, and of each of its threads the state and the kernel function it waits in, for a person to read."""
+    lines = [f"state: {_status(pid).get('State', 'gone')}"]
+    try:
+        threads = sorted((PROC / str(pid) / "task").iterdir(), key=lambda folder: int(folder.name))
+    except OSError:
+        threads = []
+    for thread in threads:
+        fields = _fields(thread)
+        try:
+            waits = (thread / "wchan").read_text().strip()
+            name = (thread / "comm").read_text(errors="replace").strip()
+        except OSError:
+            continue  # it ended meanwhile
+        lines.append(f"  thread {thread.name} {name}: {fields[STATE] if fields else '?'} {waits}".removesuffix(" 0"))
+    return "\n".join(lines)
+
+
+def _status(pid: int) -> dict[str, str]:
+    try:
+        text = (PROC / str(pid) / "status").read_text(errors="replace")
+    except OSError:
+        return {}
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
 def environment_of(pid: int) -> bytes:
     """The environment the process was started with, NUL separated; empty when it is not ours to read."""
     try:

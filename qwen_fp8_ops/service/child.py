@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +16,7 @@ from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import Program
 from qwen_fp8_ops.service import log_files
-from qwen_fp8_ops.service.prober import Prober
+from qwen_fp8_ops.service.prober import Prober, Probing
 
 
 class Life(StrEnum):
@@ -59,7 +58,7 @@ class Child:
     def restarts(self) -> int:
         return max(0, self.starts - 1)
 
-    def start(self, job_id: str | None, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
+    def start(self, job_id: str | None, probing: Probing) -> None:
         """Begin a new attempt in a session of its own, with a log file of its own.
 
         Raises:
@@ -81,14 +80,14 @@ class Child:
         self.life, self.started, self.problem = Life.STARTING, clock.monotonic(), ""
         self.starts += 1
         self.startup, self.tail, self.metrics = StartupLog(), log_files.Tail(log), None
-        self.watch(key, probe_interval, wake)
+        self.watch(probing)
 
-    def reuse(self, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
+    def reuse(self, probing: Probing) -> None:
         self.reused, self.life, self.started = True, Life.STARTING, clock.monotonic()
-        self.watch(key, probe_interval, wake)
+        self.watch(probing)
 
-    def watch(self, key: str, probe_interval: float, wake: Callable[[], None]) -> None:
-        self.prober = Prober(self.program, self.identity, key=key, interval=probe_interval, wake=wake)
+    def watch(self, probing: Probing) -> None:
+        self.prober = Prober(self.program, self.identity, probing)
         self.prober.start()
 
     def read_log(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.outside.files import write_json
 from qwen_fp8_ops.outside.process import Identity
@@ -34,3 +36,4 @@ def withdraw(paths: RunPaths) -> None:
     """What must not outlive the run."""
     for file in (paths.endpoint, paths.keys, paths.gate, paths.next_plan):
         file.unlink(missing_ok=True)
+    shutil.rmtree(paths.in_flight, ignore_errors=True)

@@ -24,6 +24,8 @@ def gate_rules(plan: LaunchPlan, paths: RunPaths, *, draining: bool, ends_at: st
         default_max_tokens=min(settings.max_tokens, settings.max_model_len),
         audit=str(paths.audit),
         log_format=settings.log_format,
+        poison=str(paths.poison),
+        in_flight=str(paths.in_flight),
         state=str(paths.state),
         media=media_rules(plan),
     )

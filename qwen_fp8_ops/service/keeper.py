@@ -10,20 +10,27 @@ from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.engine.failures.rule import Diagnosis
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
+from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan, Program
 from qwen_fp8_ops.plan.situation import Situation
 from qwen_fp8_ops.service import ladder, log_files
 from qwen_fp8_ops.service.child import Child, Life
+from qwen_fp8_ops.service.crashes import CrashBook
 from qwen_fp8_ops.service.outcome import Failure
 from qwen_fp8_ops.service.policy import GiveUp, after_death
 from qwen_fp8_ops.service.post_mortem import PostMortem
+from qwen_fp8_ops.service.prober import Probing
 from qwen_fp8_ops.service.record import Recorder
+from qwen_fp8_ops.service.stacks import dump
 from qwen_fp8_ops.service.states import State
 from qwen_fp8_ops.service.talk import Talk
 
 FAILURES_UNTIL_DEGRADED = 2
 LOG_CHECK_SECONDS = 10.0
+DYING_SECONDS = 60.0
+"""From the death of the engine's core, at which the API server tells its clients so, to the end of the API server itself."""
+SILENT = "it has work, and for half of HANG_TIMEOUT nothing of it has moved"
 
 
 class Keeper:
@@ -53,6 +60,7 @@ class Keeper:
         self._key = key
         self._pause = pause
         self._wake = wake
+        self._crashes = CrashBook(paths.poison, paths.in_flight)
         self._post_mortem = post_mortem
         self._next_log_check = 0.0
 
@@ -66,11 +74,26 @@ class Keeper:
         settings = self.plan.settings
         return f"{self.plan.model_path} tp{settings.tensor_parallel_size}{' eager' if settings.enforce_eager else ''}"
 
+    def begin(self) -> None:
+        """Before the first program starts."""
+        self._crashes.begin()
+
     def reuse_media(self) -> None:
         """Another run serves the media folder already: only ask it."""
         for child in self.children:
             if child.program.role == "media":
-                child.reuse(self._key, self.plan.settings.probe_interval, self._wake)
+                child.reuse(self._probing())
+
+    def _probing(self) -> Probing:
+        settings = self.plan.settings
+        return Probing(
+            key=self._key,
+            interval_seconds=settings.probe_interval,
+            patience_seconds=settings.hang_timeout,
+            picture_url=self.plan.media.url + PICTURE_PATH,
+            with_pictures=settings.max_images > 0,
+            wake=self._wake,
+        )
 
     def take_up(self, plan: LaunchPlan) -> None:
         """Go over to another plan, whose unchanged programs run on; the others were ended before."""
@@ -86,7 +109,7 @@ class Keeper:
         for child in self.children:
             if child.life is Life.WAITING and clock.monotonic() >= child.start_at:
                 try:
-                    child.start(self.me.job_id, self._key, self.plan.settings.probe_interval, self._wake)
+                    child.start(self.me.job_id, self._probing())
                 except OpsError as error:
                     self.failure = Failure(State.FAILED, error)
                     break
@@ -115,24 +138,37 @@ class Keeper:
     def _judge(self, child: Child) -> None:
         assert child.prober is not None
         health, now = child.prober.health, clock.monotonic()
-        if child.prober.warming_up and child.life is Life.STARTING:
-            child.startup.phase = "warm-up"
-        if health.ok:
-            child.metrics = health.metrics or child.metrics
-            if child.life is not Life.READY:
+        if child.life is Life.STARTING:
+            if child.prober.warming_up:
+                child.startup.phase = "warm-up"
+            if health.ok:
                 self._became_ready(child)
-        elif child.life is Life.STARTING:
-            if now - child.started > child.program.ready_seconds:
+            elif now - child.started > child.program.ready_seconds:
                 self.failure = Failure.too_slow(child.program, child.startup.phase)
+            return
+        child.metrics = health.metrics or child.metrics
+        silent = child.prober.pulse.silent_seconds(now)
+        if health.ok:
+            if child.life is Life.FAILING:
+                self._became_ready(child)
+            self._mind_ailment(child, child.prober.asker.problem or (SILENT if silent > self.plan.settings.hang_timeout / 2 else ""))
         elif health.failures >= FAILURES_UNTIL_DEGRADED:
             if child.life is Life.READY:
-                child.life, child.failing_since, child.problem = Life.FAILING, now, health.problem
+                child.life, child.problem = Life.FAILING, health.problem
                 self.recorder.event("program-failing", name=child.program.name, problem=health.problem)
             if child.reused:
                 child.ended()
                 child.reused, child.life = False, Life.WAITING  # whoever owned it ended it: start our own
-            elif now - child.failing_since > self.plan.settings.hang_timeout:
-                self._hangs(child)
+                return
+        if silent > self.plan.settings.hang_timeout and not child.reused:
+            self._hangs(child)
+
+    def _mind_ailment(self, child: Child, problem: str) -> None:
+        """It serves, and something is wrong with it all the same: the service is degraded by that."""
+        if problem != child.problem:
+            child.problem = problem
+            if problem:
+                self.recorder.event("program-failing", name=child.program.name, problem=problem)
 
     def _became_ready(self, child: Child) -> None:
         seconds = clock.monotonic() - child.started
@@ -152,14 +188,28 @@ class Keeper:
         self._forget_process(child)
         found = self._post_mortem.examine(child, returncode, self.plan, served=served)
         words = process.exit_in_words(returncode)
+        if served:
+            self._crashed(child, words, DYING_SECONDS)
         self.recorder.event("program-died", name=child.program.name, how=words, code=found.code, cause=list(found.lines))
         self._start_again(child, found.after(words), found)
 
     def _hangs(self, child: Child) -> None:
-        seconds = self.plan.settings.hang_timeout
-        self.recorder.event("program-hangs", name=child.program.name, seconds=seconds, problem=child.problem)
+        """It has work, and for HANG_TIMEOUT neither its counters moved nor a question was answered: see where it hangs, end it."""
+        seconds, stacks = self.plan.settings.hang_timeout, self.paths.stacks(child.program.name)
+        child.ended()
+        self.recorder.attempt(lambda: dump(child.members(), Path(child.program.log), stacks, self._pause))
+        self.recorder.event("program-hangs", name=child.program.name, seconds=seconds, problem=child.problem, stacks=str(stacks))
         self._forget_process(child)
-        self._start_again(child, f"it answered no probe for {seconds} s")
+        self._crashed(child, "it hung", seconds + DYING_SECONDS)
+        self._start_again(child, f"it gave no sign of life for {seconds} s; its stacks are in {stacks}")
+
+    def _crashed(self, child: Child, how: str, seconds: float) -> None:
+        """Note which requests it had or failed within these seconds; one that ran at the crash before, too, is refused from now on."""
+        if not child.program.is_engine or child.identity is None:
+            return
+        for refused in self._crashes.note(child.program.name, child.identity.pid, how, seconds=seconds, attempt=self.recorder.attempt):
+            self.recorder.event("request-refused", **refused.as_json())
+            self.talk.say(f"A request that ran at two crashes is refused until {refused.until}: {self.paths.poison} has it as {refused.id}.", level="warning")
 
     def _forget_process(self, child: Child) -> None:
         """End what is left of the attempt: a killed API server leaves its engine and workers, which hold the GPUs."""

@@ -73,6 +73,7 @@ class Supervisor:
     def run(self, *, reuse_media: bool) -> Outcome:
         """Start everything, watch until asked to stop or until nothing helps, then stop everything and prove it."""
         self.wakeups.listen()
+        self.keeper.begin()
         self.wall_time.watch()
         self.recorder.move(State.STARTING)
         self._write_gate(draining=False)
@@ -162,9 +163,9 @@ class Supervisor:
         return self.keeper.children
 
     def _settle(self) -> None:
-        """The service's state follows from its programs'."""
+        """The service's state follows from its programs'. The first time, being ready is enough; later nothing may ail them."""
         engines = self.keeper.engines
-        if all(child.life is Life.READY for child in self.children):
+        if all(child.life is Life.READY and not (child.problem and self.keeper.ready_once) for child in self.children):
             self.recorder.move(State.READY)
             if not self.keeper.ready_once:
                 self.keeper.ready_once, self.ready_seconds = True, round(clock.monotonic() - self.began, 2)
@@ -174,7 +175,10 @@ class Supervisor:
         elif any(child.life is Life.READY for child in engines):
             if self.keeper.ready_once:
                 self.recorder.move(
-                    State.DEGRADED, "; ".join(f"{child.program.name}: {child.problem or child.life}" for child in self.children if child.life is not Life.READY)
+                    State.DEGRADED,
+                    "; ".join(
+                        f"{child.program.name}: {child.problem or child.life}" for child in self.children if child.problem or child.life is not Life.READY
+                    ),
                 )
         elif self.recorder.state in SERVING:
             self.recorder.move(State.STARTING, "; ".join(child.problem for child in engines if child.problem))

@@ -13,7 +13,7 @@ from qwen_fp8_ops.errors import ConfigError
 from qwen_fp8_ops.gate import CONNECTOR
 
 H100X8 = """
-python -P -m vllm.entrypoints.cli.main serve /models/qwen
+python -P -m qwen_fp8_ops.engine.gpu_launcher serve /models/qwen
 --host=127.0.0.1
 --port=8010
 --served-model-name=qwen3-vl-fp8
@@ -59,7 +59,7 @@ CHANGES: dict[tuple[str, ...], dict[str, str]] = {
         "--enable-ep-weight-filter\n": "",
     },
     ("demo",): {
-        "vllm.entrypoints.cli.main": "qwen_fp8_ops.engine.cpu_launcher",
+        "qwen_fp8_ops.engine.gpu_launcher": "qwen_fp8_ops.engine.cpu_launcher",
         "--tensor-parallel-size=8": "--tensor-parallel-size=1",
         "--max-model-len=32768": "--max-model-len=4096",
         "--max-num-batched-tokens=8192": "--max-num-batched-tokens=4096",

@@ -17,7 +17,7 @@ NOTHING = EngineMetrics(0, 0, 0.0, 0, 0.0, 0.0, None, None)
 
 def test_a_real_page() -> None:
     found = parse_metrics(PAGE)
-    assert replace(found, ttft_seconds_p50=None, itl_seconds_p50=None) == EngineMetrics(0, 0, 0.0, 0, 54.0, 72.0, None, None)
+    assert replace(found, ttft_seconds_p50=None, itl_seconds_p50=None) == EngineMetrics(0, 0, 0.0, 0, 54.0, 72.0, None, None, steps=72.0)
     assert found.ttft_seconds_p50 == pytest.approx(0.0175)
     assert found.itl_seconds_p50 == pytest.approx(0.0075)
 

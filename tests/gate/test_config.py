@@ -25,7 +25,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 def test_the_file_has_the_keys_that_the_supervisor_promises() -> None:
     assert set(GOOD.as_json()) == {
         "schema", "draining", "retry_after_seconds", "ends_at", "keys_files", "keys_required", "rate_limit_per_minute", "max_body_bytes",
-        "default_max_tokens", "audit", "state", "log_format", "media",
+        "default_max_tokens", "audit", "state", "log_format", "media", "poison", "in_flight",
     }  # fmt: skip
 
 

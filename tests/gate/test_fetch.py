@@ -20,6 +20,7 @@ from qwen_fp8_ops.gate.fetch import FetchError, MediaFetcher
 from qwen_fp8_ops.gate.fetch_addresses import Address, kind_of
 from qwen_fp8_ops.gate.fetch_answer import Wanted
 from qwen_fp8_ops.gate.fetch_rules import MediaRules, checked
+from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.net import own_addresses
 from tests.gate.hostile_server import HostileServer
 
@@ -348,6 +349,13 @@ def test_by_the_rules_of_the_media_server(root: Path, path: str) -> None:
 
 def test_the_limit_holds_for_files_too(root: Path) -> None:
     assert "larger than 5 bytes" in refusal("http://127.0.0.1:8080/a%20folder/p%C3%AAche.png", ours(root), most_bytes=5)
+
+
+def test_the_servers_own_picture_is_asked_of_the_server_and_lies_in_no_folder(root: Path, internal: HostileServer) -> None:
+    assert "404" in refusal(internal.url(PICTURE_PATH), ours(root, internal.port))
+    assert internal.connections == 1
+    assert "file" in refusal(internal.url("/picture.png"), ours(root, internal.port))
+    assert internal.connections == 1
 
 
 def test_another_port_of_this_machine_is_not_our_media_server(root: Path, internal: HostileServer) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from qwen_fp8_ops.outside.media_health import health, root_id
+from qwen_fp8_ops.outside.media_health import PICTURE_PATH, health, root_id
 
 from .conftest import parse, read_all, running
 
@@ -78,6 +80,22 @@ def test_health_names_service_root_and_process(server: MediaServer) -> None:
     seen = health("127.0.0.1", server.port, 20)
     assert seen is not None
     assert (seen.root_id, seen.pid) == (root_id(server.root), server.process.pid)
+
+
+def test_the_probe_picture_is_one_and_is_given_out_only_while_the_folder_can_be_read(server: MediaServer) -> None:
+    told = server.ask(PICTURE_PATH)
+    assert (told.status, told.headers["content-type"]) == (200, "image/png")
+    with Image.open(BytesIO(told.body)) as picture:
+        picture.load()
+        assert picture.size == (32, 32)
+    away = server.root.with_name("away")
+    server.root.rename(away)
+    try:
+        assert server.ask(PICTURE_PATH).status == 503
+        assert server.ask("/_health").status == 200
+    finally:
+        away.rename(server.root)
+    assert server.ask(PICTURE_PATH).status == 200
 
 
 def test_root_id_is_the_same_for_every_path_to_a_folder(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class StandInService:
             "PROBE_INTERVAL": 1,
             **settings,
         }
+        self.engine_script = HERE / "standin_engine.py"
         self.process: subprocess.Popen[str] | None = None
         self.starters: list[subprocess.Popen[str]] = []
 
@@ -51,7 +53,7 @@ class StandInService:
     def plan(self, **settings: Any) -> LaunchPlan:
         texts = [f"{key}={value}" for key, value in {**self.settings, **settings}.items()]
         plan = make_plan(load(profiles=["demo"], overrides=texts), self.paths)
-        argv = (sys.executable, str(HERE / "standin_engine.py"), str(plan.settings.port), str(self.behaviour_file))
+        argv = (sys.executable, str(self.engine_script), str(plan.settings.port), str(self.behaviour_file))
         return replace(plan, programs=tuple(replace(program, argv=argv) if program.is_engine else program for program in plan.programs))
 
     def start(self, **settings: Any) -> subprocess.Popen[str]:
@@ -105,6 +107,18 @@ class StandInService:
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in self.paths.events.read_text().splitlines()] if self.paths.events.exists() else []
         return [event for event in found if kind in (None, event["event"])]
+
+    def readings(self) -> int:
+        """How often the supervisor has read the engine's metrics."""
+        return int(self.told()["readings"])
+
+    def wait_in_flight(self, count: int) -> None:
+        wait_for(lambda: self.told()["gate"]["in_flight"] == count, f"{count} requests run")
+
+    def told(self) -> Any:
+        """What the engine's /service says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.settings['PORT']}/service", timeout=30) as answer:
+            return json.loads(answer.read())
 
     def moves(self) -> list[str]:
         return [event["to"] for event in self.events("state")]

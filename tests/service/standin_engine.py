@@ -1,5 +1,5 @@
-"""A program that behaves like the engine's outside: it takes its time, answers health, the gate's status and one chat, has a worker
-child, and dies or hangs as it is told. For what the supervisor does about programs; the real engine has tests of its own.
+"""A program that behaves like the engine's outside: it takes its time, answers health, the gate's status, metrics and chats, has a
+worker child, and dies, hangs or freezes as it is told. For what the supervisor does about programs; the real engine has tests of its own.
 
     python standin_engine.py PORT BEHAVIOUR.json
 
@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 BEHAVIOUR = Path(sys.argv[2])
-IN_FLIGHT = []
+IN_FLIGHT: list[Any] = []
+PROBES: list[Any] = []
 BEGAN = time.monotonic()
+ANSWERED: list[Any] = []
+READINGS: list[bool] = []
 
 
 def behaviour() -> dict[str, Any]:
@@ -34,6 +37,18 @@ def draining() -> bool:
     return json.loads(Path(os.environ["QWEN_FP8_GATE"]).read_text())["draining"]
 
 
+def metrics() -> str:
+    """Answered also while the loop is frozen, as by vLLM. A long prompt moves nothing but the KV cache."""
+    READINGS.append(bool(behaviour().get("long_prompt")))
+    numbers = {
+        "num_requests_running": len(IN_FLIGHT) + len(PROBES),
+        "kv_cache_usage_perc": sum(READINGS) / 10_000,
+        "prompt_tokens_total": 9 * len(ANSWERED),
+        "generation_tokens_total": len(ANSWERED),
+    }
+    return "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in numbers.items())
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         while behaviour().get("hang"):
@@ -41,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.answer(200 if time.monotonic() - BEGAN >= behaviour().get("ready_after", 0) else 503, {})
         elif self.path == "/service":
-            self.answer(200, {"gate": {"pid": os.getpid(), "draining": draining(), "in_flight": len(IN_FLIGHT)}})
+            self.answer(200, {"gate": {"pid": os.getpid(), "draining": draining(), "in_flight": len(IN_FLIGHT)}, "readings": len(READINGS)})
+        elif self.path == "/metrics":
+            self.answer(200, metrics())
         else:
             self.answer(404, {})
 
@@ -50,13 +67,21 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503, {})
             return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        IN_FLIGHT.append(body)
+        told = behaviour()
+        if told.get("no_pictures") and isinstance(body["messages"][0]["content"], list):
+            self.answer(400, {"error": {"message": "cannot fetch it"}})
+            return
+        load = PROBES if "X-Service-Probe" in self.headers else IN_FLIGHT
+        load.append(body)
         time.sleep(body.get("seconds", 0))
-        IN_FLIGHT.remove(body)
-        self.answer(200, {"choices": []})
+        while behaviour().get("frozen") or behaviour().get("long_prompt"):
+            time.sleep(0.05)
+        load.remove(body)
+        ANSWERED.append(body)
+        self.answer(200, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1}})
 
     def answer(self, status: int, value: Any) -> None:
-        body = json.dumps(value).encode()
+        body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
