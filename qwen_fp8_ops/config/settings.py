@@ -102,8 +102,8 @@ class Settings:
     start_timeout: int = option("Supervision", "3600", Whole(10, 86_400, "seconds"), "longest wait until the engine is ready")
     drain_timeout: int = option("Supervision", "120", Whole(0, 3600, "seconds"), "longest wait for running requests when stopping")
     restart_limit: int = option("Supervision", "5", Whole(0, 1000), "restarts of one program within an hour before giving up")
-    probe_interval: int = option("Supervision", "10", Whole(1, 3600, "seconds"), "time between two health probes")
-    hang_timeout: int = option("Supervision", "300", Whole(5, 86_400, "seconds"), "an engine that answers no probe for so long is restarted")
+    probe_interval: int = option("Supervision", "10", Whole(1, 3600, "seconds"), "time between two probes, each a real request; every tenth has a picture")
+    hang_timeout: int = option("Supervision", "300", Whole(5, 86_400, "seconds"), "a program that has work and gives no sign of life for so long is restarted")
 
     log_format: str = option("Logs", "text", Choice(("text", "json")), "form of the supervisor's own log lines")
     log_level: str = option("Logs", "info", Choice(("debug", "info", "warning", "error")), "of the supervisor and the engine")
