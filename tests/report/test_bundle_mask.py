@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from qwen_fp8_ops.report.bundle.mask import PATTERNS, Mask
 
+ENGINE_LOGS = Path(__file__).parent.parent / "fixtures" / "engine_logs"
 CANARY = "canary-0123456789-XYZ"
 
 
@@ -86,6 +88,8 @@ def test_what_looks_like_a_secret_is_taken_out(line: str) -> None:
         "config.env line 3: PORT stands twice; it is first given in line 2",
         "config.env line 3: unknown key PROT; did you mean PORT?",
         "API_KEYS_FILE=/etc/qwen/keys",
+        "tiktoken==0.12.0",
+        "if token == 'x': ...",
         "KeyError: 'layers.0.weight'",
         "image_token_id: 151655, eos_token: 151645",
         "http://127.0.0.1:8010/v1/models?x=1",
@@ -141,3 +145,9 @@ def test_a_text_made_to_be_slow_is_not(text: str) -> None:
     text = text[:60_000]
     half, whole = seconds(len(text) // 2), seconds(len(text))
     assert whole < 3.2 * half + 0.5
+
+
+@pytest.mark.parametrize("log", sorted(ENGINE_LOGS.glob("*.log")), ids=lambda path: path.stem)
+def test_nothing_of_a_recorded_engine_log_is_taken_for_a_secret(log: Path) -> None:
+    text = log.read_text(errors="replace")
+    assert Mask(()).text(text) == text

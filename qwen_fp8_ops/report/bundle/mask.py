@@ -37,7 +37,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     "flag": re.compile(r"""(?i)(?P<head>--[\w-]{0,40}(?:key|token|secret|password)["']?[=,\s]{1,4}["']?)(?!<masked|-)[^\s"',\]]+"""),
     "assignment": re.compile(
         r"""(?i)(?P<head>(?:api_?-?key|access_?-?key(?:_?-?id)?|secret_?-?key|private_?-?key|token|secret|passwd|password|passphrase|credentials?)"""
-        r"""\\?["']?\s{0,3}(?:=>|[:=])\s{0,3})(?:""" + QUOTED + "|" + PLAIN_VALUE + ")"
+        r"""\\?["']?\s{0,3}(?:=>|:|=(?!=))\s{0,3})(?:""" + QUOTED + "|" + PLAIN_VALUE + ")"
     ),
     "token": re.compile(
         r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|nvapi-[\w-]{16,}|AKIA[A-Z0-9]{12,}"

@@ -32,7 +32,7 @@ def readme(case: Case, problems: Sequence[str], counts: Mapping[str, int]) -> st
             f"  Taken out here: {taken}.",
             "",
             "What is still in it",
-            "  Names of hosts, users, jobs and keys, paths, addresses of clients, and, at LOG_LEVEL=debug, what clients asked.",
+            "  Names of hosts, users, jobs and keys, paths, addresses of clients, and what of their requests the engine was told to log.",
             "  Look into it before you send it on.",
             "",
             "What could not be had",
