@@ -19,6 +19,9 @@ JUDGED = frozenset(
 )
 """Keys whose effect the plan computes. What activations take (MAX_NUM_BATCHED_TOKENS and the like) it only knows from a start."""
 
+GPUS_OF_A_NODE = 8
+"""Whoever has to mend a service now has no use for the advice to get more than these."""
+
 
 def replan(situation: Situation, changes: Sequence[Change], kv_room_bytes: int | None = None) -> tuple[Change, ...]:
     """
@@ -40,7 +43,8 @@ def replan(situation: Situation, changes: Sequence[Change], kv_room_bytes: int |
     if plan.fits:
         return tuple(kept)
     named = {change.key for change in kept}
-    return (*kept, *(Change(advice.key, advice.value, advice.why) for advice in plan.advice if advice.key not in named))
+    own = [advice for advice in plan.advice if advice.key not in named and not (advice.key == "GPU_COUNT" and float(advice.value) > GPUS_OF_A_NODE)]
+    return (*kept, *(Change(advice.key, advice.value, advice.why) for advice in own))
 
 
 def _with(case: Case, change: Change) -> Case:
