@@ -13,7 +13,6 @@ from qwen_fp8_ops.plan.memory import MemoryPlan, memory_plan
 from qwen_fp8_ops.plan.overhead import Overhead
 from qwen_fp8_ops.plan.situation import Situation
 
-
 JUDGED = frozenset(
     {"GPU_MEMORY_UTIL", "MAX_MODEL_LEN", "KV_CACHE_DTYPE", "MM_ENCODER_TP_MODE", "EXPERT_PARALLEL", "TENSOR_PARALLEL_SIZE", "GPU_COUNT", "CPU_KV_CACHE_GIB"}
 )
