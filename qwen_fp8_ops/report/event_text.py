@@ -70,6 +70,7 @@ WORDS: dict[str, Callable[[Facts], str]] = {
     "program-failing": lambda event: f"{event['name']} fails its probes: {event['problem']}",
     "program-died": _died,
     "program-hangs": _hangs,
+    "request-refused": lambda event: f"a request that ran at two crashes is refused until {event['until']} ({event['id']} in run/poison.json)",
     "program-given-up": lambda event: f"{event['name']} is not started again: {event['why']}",
     "not-ended": lambda event: f"{event['name']} left processes that do not end: pid {', '.join(map(str, event['pids']))}",
     "ready": lambda event: f"the service is ready after {event['seconds']} s",

@@ -40,6 +40,7 @@ def line(event: str, stamp: str = "2031-01-02T12:00:01.500Z", **facts: object) -
         ("program-failing", {"name": "engine0", "problem": "no answer"}, "engine0 fails its probes: no answer"),
         ("program-died", {"name": "engine0", "how": "killed by SIGKILL", "cause": []}, "engine0 died: killed by SIGKILL"),
         ("program-died", {"name": "e", "how": "exit code 1", "cause": ["ValueError: a", "b"]}, "e died: exit code 1\nValueError: a\nb"),
+        ("request-refused", {"id": "ab12", "until": "T"}, "a request that ran at two crashes is refused until T (ab12 in run/poison.json)"),
         ("program-hangs", {"name": "e", "seconds": 300, "problem": "timed out"}, "e hangs: no good answer for 300 s (timed out)"),
         ("program-given-up", {"name": "e", "why": "it died twice"}, "e is not started again: it died twice"),
         ("not-ended", {"name": "e", "pids": [1, 2]}, "e left processes that do not end: pid 1, 2"),
