@@ -11,6 +11,8 @@ from qwen_fp8_ops.outside.http import Answer
 from qwen_fp8_ops.plan.launch import Program
 
 LONGEST_REASON = 300
+TIMED_OUT = "timed out"
+"""What ``outside.http`` and the socket say of it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ def ask_token(engine: Program, *, key: str, patience_seconds: float, picture_url
         content = [{"type": "image_url", "image_url": {"url": picture_url}}, {"type": "text", "text": "Hi"}]
     question = {"messages": [{"role": "user", "content": content}], "max_tokens": 1}
     answer = http.post(f"{engine.url}/chat/completions", question, timeout=patience_seconds, key=key, headers={PROBE_HEADER: "1"})
+    if answer.problem == TIMED_OUT:
+        return Reply(False)  # a long queue does that too; whether anything moves tells them apart
     if not answer.ok:
         problem = f"a picture of the media server is not read: {_reason(answer)}" if picture_url else f"a request of one token fails: {_reason(answer)}"
         # A text of ours that is refused (4xx) is answered: the engine lives and says no. With a picture that is the finding.
