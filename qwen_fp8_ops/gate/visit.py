@@ -185,8 +185,8 @@ class Visit:
     @property
     def ended_well(self) -> bool:
         """Was the answer whole, and no failure of the engine? A stream that began well tells of one in an event of its own."""
-        if self.status is None or self.status >= 500 or not self.complete:
-            return False
+        if self.status is None or self.status >= 500 or not self.complete or self.gone:
+            return False  # vLLM answers 200 to a client that has left
         return not (self.streamed and any(ERROR in piece for piece in (self._tail_first, self._tail_before, self._tail)))
 
     # After -------------------------------------------------------------------------------------------------------------------

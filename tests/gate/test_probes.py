@@ -105,6 +105,17 @@ def test_only_what_the_engine_failed_stays_on_record(known: Home, ask: Ask, stat
     assert len(recorded(known.folder / "in-flight", os.getsid(0), since=0)) == kept
 
 
+def test_a_client_that_left_while_the_engine_had_its_request_leaves_it_on_record(known: Home, ask: Ask) -> None:
+    async def too_late(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"null"})
+
+    ask(Gate(too_late), "POST", CHAT, body=b"{}", key=KEY)
+    assert len(recorded(known.folder / "in-flight", os.getsid(0), since=0)) == 1
+
+
 def test_an_app_that_raises_leaves_its_request_on_record(known: Home) -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         await receive()
