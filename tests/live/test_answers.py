@@ -31,10 +31,15 @@ import json, sys
 from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
 cure_torchvision()
 import torch
+from pathlib import Path
 from PIL import Image
-from transformers import AutoProcessor, Qwen3VLMoeForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, GenerationConfig, Qwen3VLMoeForConditionalGeneration
+from qwen_fp8_ops.weights.demo.training.export import training_tensors
 folder, prompt, *pictures = sys.argv[1:]
-model = Qwen3VLMoeForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16)
+model = Qwen3VLMoeForConditionalGeneration(AutoConfig.from_pretrained(folder))
+model.load_state_dict(training_tensors(Path(folder)))  # transformers itself does not read one tensor per expert of this architecture
+model = model.to(torch.bfloat16).eval()
+model.generation_config = GenerationConfig.from_pretrained(folder)
 processor = AutoProcessor.from_pretrained(folder)
 messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
