@@ -82,7 +82,8 @@ def test_keys(service: LiveService, key: str, status: int) -> None:
 def test_keys_are_nowhere_to_be_seen(service: LiveService) -> None:
     internal = (service.home / "run/keys").read_text().split(":")[1].strip()
     assert (service.home / "run/keys").stat().st_mode & 0o077 == 0
-    shown = [path.read_text(errors="replace") for folder in ("run", "logs") for path in (service.home / folder).iterdir() if path.name != "keys"]
+    files = [path for folder in ("run", "logs") for path in (service.home / folder).rglob("*") if path.is_file() and path.name != "keys"]
+    shown = [path.read_text(errors="replace") for path in files]
     shown += [Path(f"/proc/{pid}/cmdline").read_text() for pid in session_of(service.pid("engine0"))]
     assert not any(key in text for key in ("sesame-open", "second-key", internal) for text in shown)
 
