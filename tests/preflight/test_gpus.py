@@ -127,7 +127,8 @@ def test_too_few_visible_gpus_name_the_variable(node: Node) -> None:
 def test_a_strangers_process_is_named(node: Node) -> None:
     with running("-c", "input()", "somebody's training") as stranger:
         found = node.findings(f"count=8 used=6:20500 proc=6:{stranger.pid}:20000 proc=1:{2**22 + 1}:300 used=1:300")
-    named = f"pid {stranger.pid} (root: {sys.executable} -c input() somebody's training" if os.geteuid() == 0 else f"pid {stranger.pid} ("
+    command = f"{sys.executable} -c input() somebody's training"[:40]  # a long one is cut
+    named = f"pid {stranger.pid} (root: {command}" if os.geteuid() == 0 else f"pid {stranger.pid} ("
     assert found["gpu-free-memory"].level == "fail"
     assert named in found["gpu-free-memory"].seen
     assert "GPU 1" not in found["gpu-free-memory"].seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_in_a_step(cluster: Cluster) -> None:
 
 def test_in_a_batch_script(cluster: Cluster, tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c \"{TELL}\"\n")
+    script.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-c', TELL])}\n")
     done = cluster.run(["sbatch", "--wait", *ASKED, f"--output={tmp_path}/out", str(script)], environ={"PYTHONPATH": str(CHECKOUT)})
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out").read_text().partition("@ ")[2])
