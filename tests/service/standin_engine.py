@@ -27,6 +27,7 @@ PROBES: list[Any] = []
 BEGAN = time.monotonic()
 ANSWERED: list[Any] = []
 READINGS: list[bool] = []
+LAST: list[str] = []
 
 
 def behaviour() -> dict[str, Any]:
@@ -38,7 +39,9 @@ def draining() -> bool:
 
 
 def metrics() -> str:
-    """Answered also while the loop is frozen, as by vLLM. A long prompt moves nothing but the KV cache."""
+    """Answered also while the loop is frozen, as by vLLM, with the numbers of its last turn. A long prompt moves nothing but the KV cache."""
+    if behaviour().get("frozen") and LAST and IN_FLIGHT + PROBES:
+        return LAST[-1]
     READINGS.append(bool(behaviour().get("long_prompt")))
     numbers = {
         "num_requests_running": len(IN_FLIGHT) + len(PROBES),
@@ -46,7 +49,8 @@ def metrics() -> str:
         "prompt_tokens_total": 9 * len(ANSWERED),
         "generation_tokens_total": len(ANSWERED),
     }
-    return "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in numbers.items())
+    LAST[:] = ["".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in numbers.items())]
+    return LAST[-1]
 
 
 class Handler(BaseHTTPRequestHandler):
