@@ -32,7 +32,7 @@ def dealt(drawn: list[Encoded]) -> list[list[Encoded]]:
     for example in drawn:
         batches[before * POOL // total].append(example)
         before += len(example.ids)
-    return batches
+    return [batch for batch in batches if batch]  # one long example may fill the place of two batches
 
 
 class Stream(IterableDataset[Batch]):
