@@ -125,7 +125,7 @@ def test_a_server_that_falls_silent_is_asked_again(local_hub: LocalHub, request_
     local_hub.add(REPO, FILES)
     fault = local_hub.fail(STORAGE, stall_after=100_000, times=1)
     notes = Notes()
-    run(request_, local_hub, notes, quiet_seconds=0.3)
+    run(request_, local_hub, notes, quiet_seconds=2)  # long enough for a busy machine to get as far as the stall
     assert fault.stalled.is_set()
     assert content(request_.folder) == FILES
 
