@@ -20,6 +20,9 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside.net import url
 
 SCHEMA = 1
+RUN_MARK = "QWEN_FP8_RUN"
+"""Environment variable that names the run's folder in each of its programs."""
+
 MEDIA_STOP_SECONDS = 3
 ENGINE_STOP_SECONDS = 15
 """After SIGTERM and the drain; vLLM gives its workers 5 s and 4 s more before it kills them itself."""
@@ -200,8 +203,8 @@ def _media_program(settings: Settings, paths: RunPaths, root: Path, python: str)
 
 
 def _common_environment(paths: RunPaths) -> dict[str, str]:
-    """QWEN_FP8_RUN marks every process of the run, so that a later start finds it even when no record of it was written."""
-    environment = {"QWEN_FP8_RUN": str(paths.run), "PYTHONUNBUFFERED": "1"}
+    """RUN_MARK marks every process of the run, so that a later start finds it even when no record of it was written."""
+    environment = {RUN_MARK: str(paths.run), "PYTHONUNBUFFERED": "1"}
     checkout = PACKAGE.parent
     if (checkout / "start_service.sh").exists():
         environment["PYTHONPATH"] = str(checkout)  # run from a checkout, the children must find this package too

@@ -14,8 +14,8 @@ from qwen_fp8_ops.engine.startup_log import StartupLog
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import Program
-from qwen_fp8_ops.service import log_files
+from qwen_fp8_ops.plan.launch import RUN_MARK, Program
+from qwen_fp8_ops.service import log_files, scratch
 from qwen_fp8_ops.service.prober import Prober, Probing
 
 
@@ -65,7 +65,8 @@ class Child:
             OpsError: the command or its log file cannot be opened.
         """
         log = Path(self.program.log)
-        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(self.program.env)
+        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+        environ |= scratch.environment(Path(self.program.env[RUN_MARK])) | dict(self.program.env)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
             log_files.rotate(log)

@@ -8,6 +8,7 @@ from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.outside.files import write_json
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.service import scratch
 from qwen_fp8_ops.slurm.allocation import Allocation
 
 
@@ -33,7 +34,8 @@ def publish(plan: LaunchPlan, paths: RunPaths, me: Identity, allocation: Allocat
 
 
 def withdraw(paths: RunPaths) -> None:
-    """What must not outlive the run."""
+    """What must not outlive the run; its programs are gone."""
     for file in (paths.endpoint, paths.keys, paths.gate, paths.next_plan):
         file.unlink(missing_ok=True)
     shutil.rmtree(paths.in_flight, ignore_errors=True)
+    scratch.clear(paths.run)

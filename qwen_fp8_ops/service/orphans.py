@@ -12,7 +12,7 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, net, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import RUN_MARK, LaunchPlan, Program
 from qwen_fp8_ops.service import ladder
 
 PORTS_SECONDS = 5.0
@@ -45,7 +45,7 @@ def find(paths: RunPaths) -> list[Identity]:
 
 def is_marked(pid: int, paths: RunPaths) -> bool:
     """Was it started for this run? The plan puts the mark into each program's environment."""
-    return b"QWEN_FP8_RUN=" + os.fsencode(paths.run) + b"\0" in process.environment_of(pid)
+    return os.fsencode(f"{RUN_MARK}={paths.run}") + b"\0" in process.environment_of(pid)
 
 
 def sweep(paths: RunPaths, say: Callable[[str], None]) -> list[Identity]:
