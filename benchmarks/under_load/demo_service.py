@@ -29,7 +29,7 @@ class DemoService(LiveService):
 
     def __init__(self, folder: Path, **settings: object) -> None:
         super().__init__(folder)
-        self.env |= {f"QWEN_FP8_{key}": str(value) for key, value in {"RESTART_LIMIT": 1000, **settings}.items()}
+        self.env |= {f"QWEN_FP8_{key}": str(value) for key, value in {"RESTART_LIMIT": 1000, "START_TIMEOUT": 3600, **settings}.items()}
         self._zero = time.time() - time.monotonic()
         self.stop_problem = ""
 

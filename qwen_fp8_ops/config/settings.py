@@ -80,6 +80,7 @@ class Settings:
 
     max_images: int = option("Media", "16", Whole(0, 1024), "images in one request")
     max_videos: int = option("Media", "2", Whole(0, 64), "videos in one request")
+    max_media_mb: int = option("Media", "512", Whole(1, 65_536, "MB"), "all that is fetched for one request, its images and videos together; data URLs count as body")
     allowed_media_domains: tuple[str, ...] = option("Media", "", Names("host names, addresses and networks separated by commas, or * for any public host", HOST_OR_NETWORK), "hosts that media may be fetched from, beside our media server; * is any public one; those at private addresses need their network too (10.20.0.0/16)")
 
     api_keys_file: str = option("Access", "", Place("a file, or nothing"), "file of `name:key` lines (mode 0600); empty: no key is asked for")

@@ -18,6 +18,7 @@ from qwen_fp8_ops.gate.audit import AuditLog
 from qwen_fp8_ops.gate.config import GATE_VARIABLE
 from qwen_fp8_ops.gate.in_flight import InFlight
 from qwen_fp8_ops.gate.live import LiveRules
+from qwen_fp8_ops.gate.media_budget import CURRENT, MediaBudget
 from qwen_fp8_ops.gate.passage import Passage
 from qwen_fp8_ops.gate.poison import PoisonList
 from qwen_fp8_ops.gate.rate import RateLimiter
@@ -176,6 +177,7 @@ class Gate:
                 ours[b"content-length"] = b"%d" % (content_length(headers) + added)
         scope = dict(visit.scope)
         scope["headers"] = [header for header in visit.scope["headers"] if header[0] not in ours] + list(ours.items())
+        CURRENT.set(MediaBudget(self._rules.config.media.most_bytes))  # the server runs each request in a context of its own
         try:
             await self._app(scope, visit.receive, visit.send)
         except Exception:

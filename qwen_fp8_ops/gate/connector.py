@@ -1,6 +1,6 @@
 """vLLM's media connector with our rules: pictures and films by URL come through ``MediaFetcher``, in both its ways of asking.
 
-vLLM makes one for each request that has media, of the class that VLLM_MEDIA_CONNECTOR names. Its own connector fetches from any
+vLLM makes one for each message that has media, of the class that VLLM_MEDIA_CONNECTOR names. Its own connector fetches from any
 address, follows redirects, judges only the name in the first URL, and lets some decoders' errors out as 500
 (vllm/multimodal/media/connector.py, 0.32). This is the only module of the gate that imports vLLM.
 """
@@ -23,6 +23,7 @@ from qwen_fp8_ops.gate.fetch import FetchError, MediaFetcher
 from qwen_fp8_ops.gate.fetch_answer import Wanted
 from qwen_fp8_ops.gate.fetch_rules import MediaRules
 from qwen_fp8_ops.gate.live import LiveConfig
+from qwen_fp8_ops.gate.media_budget import CURRENT, MediaBudget
 
 envs: Any = import_module("vllm.envs")
 exceptions: Any = import_module("vllm.exceptions")
@@ -50,6 +51,8 @@ class GuardedMediaConnector(theirs.MediaConnector):  # type: ignore[misc]
     def __init__(self, *args: Any, fetcher: MediaFetcher | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetcher = fetcher or MediaFetcher(media_rules())
+        # Without a gate before us the messages of a request count each for itself.
+        self._budget = CURRENT.get() or MediaBudget(self._fetcher.rules.most_bytes)
 
     def load_from_url(self, url: str, media_io: Any, *, fetch_timeout: int | None = None) -> Any:
         if load := self._inline(url, media_io):
@@ -80,7 +83,7 @@ class GuardedMediaConnector(theirs.MediaConnector):  # type: ignore[misc]
             VLLMValidationError: there is nothing to be had; the client gets 400 and the reason.
         """
         tries = max(1, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
-        wanted = Wanted(kind_of(media_io), most_bytes(media_io), float(seconds_a_try or FALLBACK_SECONDS) * tries)
+        wanted = Wanted(kind_of(media_io), most_bytes(media_io), float(seconds_a_try or FALLBACK_SECONDS) * tries, self._budget)
         try:
             return await self._fetcher.fetch(url, wanted)
         except FetchError as error:

@@ -23,6 +23,7 @@ from qwen_fp8_ops.gate.fetch_answer import FailingHost, MediaProblem, Wanted, ta
 from qwen_fp8_ops.gate.fetch_local import read_local
 from qwen_fp8_ops.gate.fetch_network import ClosedAddressError, JudgedNetwork
 from qwen_fp8_ops.gate.fetch_rules import MediaRules
+from qwen_fp8_ops.gate.media_budget import SpentError
 from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.net import own_addresses
 
@@ -49,7 +50,7 @@ class MediaFetcher:
     """
 
     def __init__(self, rules: MediaRules, own: Callable[[], frozenset[Address]] = own_addresses) -> None:
-        self._rules = rules
+        self.rules = rules
         self._own = own
 
     async def fetch(self, text: str, wanted: Wanted) -> bytes:
@@ -68,16 +69,16 @@ class MediaFetcher:
             raise FetchError(f"{name}: it leads to an address that is {error.kind}, and media is fetched from public addresses only.") from error
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
             raise FetchError(f"{name}: it cannot be reached: {error or type(error).__name__}.") from error
-        except (MediaProblem, OSError) as error:
+        except (MediaProblem, SpentError, OSError) as error:
             raise FetchError(f"{name}: {error}.") from error
 
     async def _bytes(self, url: httpx.URL, wanted: Wanted) -> bytes:
-        if self._rules.is_our_server(url.host, port_of(url)):
+        if self.rules.is_our_server(url.host, port_of(url)):
             # The server's own picture lies in no folder: a probe asks for it, to see whether the server can be reached from here.
-            if self._rules.server_root and url.raw_path != PICTURE_PATH.encode():
-                return await asyncio.to_thread(read_local, self._rules.server_root, url.raw_path, wanted.most_bytes)
+            if self.rules.server_root and url.raw_path != PICTURE_PATH.encode():
+                return await asyncio.to_thread(read_local, self.rules.server_root, url.raw_path, wanted)
             return await patiently(url, wanted, judge=lambda address: "")
-        if not self._rules.allows_host(url.host):
+        if not self.rules.allows_host(url.host):
             raise MediaProblem(
                 "a media URL must be from one of the allowed domains, our media server and what ALLOWED_MEDIA_DOMAINS names: "
                 "put the file into the media server's folder, or send it as a data URL"
@@ -88,7 +89,7 @@ class MediaFetcher:
         own = self._own()
 
         def judge(address: Address) -> str:
-            return self._rules.refuses(address) or ("this machine's own" if address in own and not self._rules.permits(address) else "")
+            return self.rules.refuses(address) or ("this machine's own" if address in own and not self.rules.permits(address) else "")
 
         return judge
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpcore
 import httpx
+
+from qwen_fp8_ops.gate.media_budget import MediaBudget
 
 OK = (200, 203)
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -30,11 +32,14 @@ class FailingHost(MediaProblem):
 
 @dataclass(frozen=True)
 class Wanted:
-    """``kind`` is image, video or audio; ``seconds`` are for the whole fetch: every try, and the pauses between them."""
+    """``kind`` is image, video or audio; ``seconds`` are for the whole fetch: every try, and the pauses between them. ``most_bytes`` are
+    this one's; ``budget`` is of all media of the request.
+    """
 
     kind: str
     most_bytes: int
     seconds: float
+    budget: MediaBudget = field(default_factory=MediaBudget)
 
 
 async def take(response: httpcore.Response, url: httpx.URL, wanted: Wanted) -> bytes:
@@ -42,13 +47,16 @@ async def take(response: httpcore.Response, url: httpx.URL, wanted: Wanted) -> b
 
     Raises:
         MediaProblem: it is not, or it is more than the limit, whatever its length was said to be.
+        SpentError: with it the request's media are more than all of them may be.
     """
     headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
     check_status(response.status, headers, url)
     check_type(headers, wanted.kind)
     announced = headers.get(b"content-length", "")
-    if announced.isdecimal() and int(announced) > wanted.most_bytes:
-        raise too_large(wanted.most_bytes)
+    if announced.isdecimal():
+        if int(announced) > wanted.most_bytes:
+            raise too_large(wanted.most_bytes)
+        wanted.budget.check(int(announced))
     chunks: list[bytes] = []
     size = 0
     try:
@@ -56,6 +64,7 @@ async def take(response: httpcore.Response, url: httpx.URL, wanted: Wanted) -> b
             size += len(chunk)
             if size > wanted.most_bytes:
                 raise too_large(wanted.most_bytes)
+            wanted.budget.spend(len(chunk))
             chunks.append(chunk)
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise MediaProblem(f"it broke off after {size} bytes") from error

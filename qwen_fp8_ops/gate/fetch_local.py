@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qwen_fp8_ops.gate.fetch_answer import MediaProblem, too_large
+from qwen_fp8_ops.gate.fetch_answer import MediaProblem, Wanted, too_large
 from qwen_fp8_ops.outside.jail import Jail, read_target
 
+PIECE_BYTES = 4 << 20
 
-def read_local(root: str, target: bytes, most_bytes: int) -> bytes:
+
+def read_local(root: str, target: bytes, wanted: Wanted) -> bytes:
     """The file that a request target (path and query) means, as the media server would send it.
 
     Raises:
         MediaProblem: there is none under the root, or it is larger than the limit.
+        SpentError: with it the request's media are more than all of them may be.
         OSError: the disk fails.
     """
     path = read_target(target)
@@ -24,8 +27,13 @@ def read_local(root: str, target: bytes, most_bytes: int) -> bytes:
         if not found.is_file:
             raise MediaProblem("that is no file")
         descriptor = found.open()
+    pieces: list[bytes] = []
+    size = 0
     with os.fdopen(descriptor, "rb") as file:
-        data = file.read(most_bytes + 1)  # and not its size first: a file may grow
-    if len(data) > most_bytes:
-        raise too_large(most_bytes)
-    return data
+        while piece := file.read(PIECE_BYTES):  # and not its size first: a file may grow
+            size += len(piece)
+            if size > wanted.most_bytes:
+                raise too_large(wanted.most_bytes)
+            wanted.budget.spend(len(piece))
+            pieces.append(piece)
+    return b"".join(pieces)

@@ -10,6 +10,7 @@ from typing import Any
 
 from qwen_fp8_ops.errors import ConfigError
 from qwen_fp8_ops.gate.fetch_addresses import Address, inside, kind_of
+from qwen_fp8_ops.gate.media_budget import MOST_BYTES
 
 ANY_HOST = "*"
 
@@ -23,12 +24,14 @@ class MediaRules:
         server: names by which our own media server is asked for. It is no foreign host: no rule on addresses holds for it.
         server_port: its port; 0 when there is none.
         server_root: MEDIA_ROOT, when it lies on this machine: files are then read, not fetched; else empty.
+        most_bytes: MAX_MEDIA_MB, for all that is fetched or read for one request together.
     """
 
     allowed: tuple[str, ...] = ()
     server: tuple[str, ...] = ()
     server_port: int = 0
     server_root: str = ""
+    most_bytes: int = MOST_BYTES
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "allowed": list(self.allowed), "server": list(self.server)}
@@ -42,11 +45,14 @@ class MediaRules:
         if not isinstance(value, Mapping):
             raise TypeError(f"{value!r} is not an object")
         port, root = value.get("server_port"), value.get("server_root")
+        most_bytes = value.get("most_bytes", MOST_BYTES)  # a supervisor that runs since before an update of the code does not know the key
         if not isinstance(port, int) or isinstance(port, bool):
             raise TypeError(f"server_port is {port!r}, not a port")
         if not isinstance(root, str):
             raise TypeError(f"server_root is {root!r}, not a path")
-        return cls(allowed=_texts(value, "allowed"), server=_texts(value, "server"), server_port=port, server_root=root)
+        if not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 1:
+            raise TypeError(f"most_bytes is {most_bytes!r}, not a number of bytes")
+        return cls(allowed=_texts(value, "allowed"), server=_texts(value, "server"), server_port=port, server_root=root, most_bytes=most_bytes)
 
     def is_our_server(self, host: str, port: int) -> bool:
         return bool(self.server_port) and port == self.server_port and plain(host) in self.server

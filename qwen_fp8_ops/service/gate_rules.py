@@ -38,5 +38,9 @@ def media_rules(plan: LaunchPlan) -> MediaRules:
     """
     server = plan.media
     return MediaRules(
-        allowed=checked(plan.settings.allowed_media_domains), server=names_of(server.host), server_port=server.port, server_root=str(plan.media_root)
+        allowed=checked(plan.settings.allowed_media_domains),
+        server=names_of(server.host),
+        server_port=server.port,
+        server_root=str(plan.media_root),
+        most_bytes=plan.settings.max_media_mb * 1_000_000,
     )

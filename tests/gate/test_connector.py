@@ -115,6 +115,25 @@ def test_the_engines_limit_on_size_holds(module: Any, connector: Make, host: Hos
     assert "larger than 1048576 bytes" in refusal(module, connector(), "fetch_image_async", host.url("/endless"))
 
 
+def test_the_messages_of_one_request_share_its_limit(module: Any, connector: Make, host: HostileServer, tmp_path: Path) -> None:
+    host.body = make_image(tmp_path / "p.png").read_bytes()
+    rules = MediaRules(allowed=("127.0.0.2",), most_bytes=2 * len(host.body))
+
+    async def request(messages: int) -> list[Any]:
+        """As the gate and vLLM treat one: a budget, a connector for each message, their media at the same time."""
+        module.CURRENT.set(module.MediaBudget(rules.most_bytes))
+        return await asyncio.gather(*(connector(rules).fetch_image_async(host.url()) for _ in range(messages)), return_exceptions=True)
+
+    async def both() -> tuple[list[Any], list[Any]]:
+        first, second = await asyncio.gather(request(3), request(2))
+        return first, second
+
+    first, second = asyncio.run(both())
+    refused = [one for one in first if isinstance(one, module.exceptions.VLLMValidationError)]
+    assert len(refused) == 1 and "MAX_MEDIA_MB" in str(refused[0])
+    assert [picture.size for picture in second] == [(160, 120)] * 2
+
+
 def test_the_engines_limit_on_time_is_for_all_tries_together(module: Any, connector: Make, host: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_IMAGE_FETCH_TIMEOUT", "1")
     monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "2")

@@ -20,6 +20,7 @@ from qwen_fp8_ops.gate.fetch import FetchError, MediaFetcher
 from qwen_fp8_ops.gate.fetch_addresses import Address, kind_of
 from qwen_fp8_ops.gate.fetch_answer import Wanted
 from qwen_fp8_ops.gate.fetch_rules import MediaRules, checked
+from qwen_fp8_ops.gate.media_budget import MediaBudget
 from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.net import own_addresses
 from tests.gate.hostile_server import HostileServer
@@ -42,9 +43,16 @@ def internal() -> Iterator[HostileServer]:
 
 
 def get(
-    url: str, rules: MediaRules = OPEN, *, kind: str = "image", most_bytes: int = LIMIT, seconds: float = 60.0, own: frozenset[Address] = frozenset()
+    url: str,
+    rules: MediaRules = OPEN,
+    *,
+    kind: str = "image",
+    most_bytes: int = LIMIT,
+    seconds: float = 60.0,
+    own: frozenset[Address] = frozenset(),
+    budget: MediaBudget | None = None,
 ) -> bytes:
-    return asyncio.run(MediaFetcher(rules, lambda: own).fetch(url, Wanted(kind, most_bytes, seconds)))
+    return asyncio.run(MediaFetcher(rules, lambda: own).fetch(url, Wanted(kind, most_bytes, seconds, budget or MediaBudget())))
 
 
 def refusal(url: str, rules: MediaRules = OPEN, **wanted: Any) -> str:
@@ -199,11 +207,21 @@ def test_a_network_that_is_none_is_told_to_the_operator() -> None:
 
 
 def test_rules_survive_the_file_they_are_told_in() -> None:
-    rules = MediaRules(allowed=("*", "10.0.0.0/8"), server=("127.0.0.1",), server_port=8080, server_root="/srv/it's media")
+    rules = MediaRules(allowed=("*", "10.0.0.0/8"), server=("127.0.0.1",), server_port=8080, server_root="/srv/it's media", most_bytes=7)
     assert MediaRules.from_json(rules.as_json()) == rules
-    for key, value in (("allowed", "*"), ("server", [1]), ("server_port", "80"), ("server_port", True), ("server_root", None)):
+    for key, value in (
+        ("allowed", "*"),
+        ("server", [1]),
+        ("server_port", "80"),
+        ("server_port", True),
+        ("server_root", None),
+        ("most_bytes", 0),
+        ("most_bytes", None),
+    ):
         with pytest.raises(TypeError, match=key):
             MediaRules.from_json({**rules.as_json(), key: value})
+    old = {key: value for key, value in rules.as_json().items() if key != "most_bytes"}
+    assert MediaRules.from_json(old).most_bytes == 512_000_000
 
 
 # A hostile host ----------------------------------------------------------------------------------------------------------------
@@ -240,6 +258,38 @@ def test_the_limit_itself_may_be_sent(host: HostileServer) -> None:
     host.body = b"x" * 1000
     assert len(get(host.url(), most_bytes=1000)) == len(get(host.url("/until-closed"), most_bytes=1000)) == 1000
     assert "larger than 999 bytes" in refusal(host.url("/until-closed"), most_bytes=999)
+
+
+@pytest.mark.parametrize("path", ["/ok", "/until-closed"])
+def test_all_media_of_a_request_together_have_a_limit(host: HostileServer, path: str) -> None:
+    host.body = b"x" * 400
+    budget = MediaBudget(1000)
+    assert [len(get(host.url(path), budget=budget)) for _ in range(2)] == [400, 400]
+    said = "127.0.0.2: the media of this request are together larger than 1000 bytes (MAX_MEDIA_MB)."
+    assert refusal(host.url(path), budget=budget) == said
+    assert len(get(host.url(path), budget=MediaBudget(1000))) == 400, "another request has its own"
+
+
+def test_a_length_above_what_is_left_is_refused_before_the_body_is_taken(host: HostileServer) -> None:
+    host.body = b"x" * 400
+    budget = MediaBudget(399)
+    assert "together larger than 399 bytes" in refusal(host.url(), budget=budget)
+    host.body = b"x" * 399
+    assert len(get(host.url(), budget=budget)) == 399
+
+
+def test_fetches_of_a_request_at_the_same_time_share_its_limit(host: HostileServer) -> None:
+    host.body = b"x" * 400
+
+    async def fetch_all() -> list[bytes | BaseException]:
+        budget = MediaBudget(1000)
+        fetches = [MediaFetcher(OPEN).fetch(host.url("/until-closed"), Wanted("image", LIMIT, 60.0, budget)) for _ in range(8)]
+        return await asyncio.gather(*fetches, return_exceptions=True)
+
+    found = asyncio.run(fetch_all())
+    taken = [one for one in found if isinstance(one, bytes)]
+    assert len(taken) <= 2 and len(found) == 8
+    assert all("together larger than 1000 bytes" in str(one) for one in found if one not in taken)
 
 
 def test_a_head_without_end_stops_too(host: HostileServer) -> None:
@@ -349,6 +399,12 @@ def test_by_the_rules_of_the_media_server(root: Path, path: str) -> None:
 
 def test_the_limit_holds_for_files_too(root: Path) -> None:
     assert "larger than 5 bytes" in refusal("http://127.0.0.1:8080/a%20folder/p%C3%AAche.png", ours(root), most_bytes=5)
+
+
+def test_the_limit_of_a_request_holds_for_files_too(root: Path) -> None:
+    url, budget = "http://127.0.0.1:8080/a%20folder/p%C3%AAche.png", MediaBudget(15)
+    assert get(url, ours(root), budget=budget) == get(url, ours(root), budget=budget) == b"pixels"
+    assert "together larger than 15 bytes" in refusal(url, ours(root), budget=budget)
 
 
 def test_the_servers_own_picture_is_asked_of_the_server_and_lies_in_no_folder(root: Path, internal: HostileServer) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from qwen_fp8_ops.gate import GATE_VARIABLE, Gate
+from qwen_fp8_ops.gate.fetch_rules import MediaRules
+from qwen_fp8_ops.gate.media_budget import CURRENT, MediaBudget, SpentError
 from qwen_fp8_ops.gate.visit import SKIPPED_BYTES
 
 KEY = "alices-secret-key"
@@ -425,3 +427,25 @@ def test_nothing_secret_reaches_the_log(home: Any, app: Any, ask: Any, caplog: p
     assert "a-guessed-key" not in text
     assert "private question" not in text
     assert "alice" in text
+
+
+# Media -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_request_has_a_media_budget_of_its_own_by_the_rules_of_now(home: Any, app: Any, ask: Any) -> None:
+    seen: list[MediaBudget | None] = []
+
+    async def looking(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(CURRENT.get())
+        await app(scope, receive, send)
+
+    home.write(media=MediaRules(most_bytes=10))
+    gate = Gate(looking)
+    assert [ask(gate, "POST", CHAT, body=b"{}").status for _ in range(2)] == [200, 200]
+    first, second = seen
+    assert first and second and first is not second
+    first.spend(10)
+    with pytest.raises(SpentError, match="larger than 10 bytes"):
+        first.spend(1)
+    second.spend(10)
+    assert CURRENT.get() is None, "nothing of it stays behind"
