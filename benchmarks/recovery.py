@@ -151,6 +151,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background a shell has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     problem = ""
     with tempfile.TemporaryDirectory() as folder, running(DemoService(Path(folder), PROBE_INTERVAL=10)) as service:
         traffic = Traffic(service.url, MODEL, [Kind("text")], options.clients, PATIENCE_SECONDS)

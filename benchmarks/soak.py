@@ -243,6 +243,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background a shell has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     problem, seconds = "", options.minutes * 60
     warm_up_seconds = min(300.0, max(20.0, seconds / 10))
     with tempfile.TemporaryDirectory() as folder:
