@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -35,7 +36,7 @@ class MediaServer:
     root: Path
     url: str
 
-    def url_of(self, path: Path) -> str | None:
+    def url_of(self, path: str | Path) -> str | None:
         """Where the server offers this file; None when it does not.
 
         That is: outside the root once symlinks are followed, hidden by a dot, or with a backslash in its name.
@@ -61,12 +62,12 @@ def media_url(source: str | Path, kind: Kind, *, server: MediaServer | None = No
     if found and not os.path.exists(text):
         scheme = (found["scheme"] or found["data"]).lower()
         if scheme not in PASSED_ON:
-            message = f"The engine cannot fetch {_shown(text)}: {scheme} is neither http, https nor data"
+            message = f"The engine cannot fetch {shown(text)}: {scheme} is neither http, https nor data"
             raise MediaError(message, code="bad-url", fix="Give a path or an http URL.")
         return text
     path = Path(text)
-    with _open(path) as file:
-        size_bytes = _plain_size(file, path)
+    with open_media(path) as file:
+        size_bytes = plain_size(file, path)
         head = file.read(HEAD_BYTES)
         media = _checked_type(head, kind, path)
         offered = server.url_of(path) if server else None
@@ -79,60 +80,75 @@ def media_url(source: str | Path, kind: Kind, *, server: MediaServer | None = No
         return prefix + base64.b64encode(head + file.read()).decode()
 
 
-def _open(path: Path) -> BinaryIO:
+def open_media(path: str | Path) -> BufferedReader:
+    """
+    Raises:
+        MediaError: it is missing, unreadable or a folder.
+    """
     try:
         # Without O_NONBLOCK a pipe that nobody writes to would hold us before we could look what it is.
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except FileNotFoundError as error:
         fix = "Check the path; a relative one starts in the current folder."
-        raise MediaError(f"There is no file {_shown(path)}", code="no-such-file", fix=fix) from error
+        raise MediaError(f"There is no file {shown(path)}", code="no-such-file", fix=fix) from error
     except IsADirectoryError as error:
         raise _not_a_file(path, "a folder") from error
     except ValueError as error:
-        raise MediaError(f"{_shown(path)} cannot be a file's name: {error}", code="no-such-file", fix="Check the path.") from error
+        raise MediaError(f"{shown(path)} cannot be a file's name: {error}", code="no-such-file", fix="Check the path.") from error
     except OSError as error:
         fix = "Look at its rights: ls -ld PATH"
-        raise MediaError(f"{_shown(path)} cannot be read: {error.strerror}", code="unreadable-file", fix=fix) from error
+        raise MediaError(f"{shown(path)} cannot be read: {error.strerror}", code="unreadable-file", fix=fix) from error
 
 
-def _plain_size(file: BinaryIO, path: Path) -> int:
+def plain_size(file: BinaryIO, path: str | Path) -> int:
+    """Bytes of an open file.
+
+    Raises:
+        MediaError: it is empty, or no plain file.
+    """
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
         raise _not_a_file(path, "not a plain file")
     if not found.st_size:
-        raise MediaError(f"{_shown(path)} is empty", code="empty-file", fix="Was it copied or downloaded to its end?")
+        raise MediaError(f"{shown(path)} is empty", code="empty-file", fix="Was it copied or downloaded to its end?")
     return found.st_size
 
 
-def _not_a_file(path: Path, what: str) -> MediaError:
-    return MediaError(f"{_shown(path)} is {what}", code="not-a-file", fix="Name a single image or video file.")
+def _not_a_file(path: str | Path, what: str) -> MediaError:
+    return MediaError(f"{shown(path)} is {what}", code="not-a-file", fix="Name a single image or video file.")
 
 
 def _checked_type(head: bytes, kind: Kind, path: Path) -> MediaType:
-    article = {"image": "an image", "video": "a video"}
     media = detect(head)
-    if media is None:
-        raise MediaError(
-            f"{_shown(path)} is not {article[kind]} that the service takes: it is {describe(head)}",
-            code="wrong-media",
-            fix="Taken are PNG, JPEG, WebP, GIF, BMP and TIFF images, and MP4, WebM, MKV, AVI and MOV videos.",
-        )
-    if media.kind != kind:
-        message = f"{_shown(path)} is {article[media.kind]} ({media.mime}), not {article[kind]}"
-        raise MediaError(message, code="wrong-media", fix=f"Give it as {article[media.kind]}: --{media.kind}")
+    if media is None or media.kind != kind:
+        raise wrong_media(path, head, kind)
     return media
 
 
+def wrong_media(path: str | Path, head: bytes, kind: Kind) -> MediaError:
+    """The error for a file that begins with ``head`` and is not of the kind it was given as."""
+    article = {"image": "an image", "video": "a video"}
+    media = detect(head)
+    if media is None:
+        return MediaError(
+            f"{shown(path)} is not {article[kind]} that the service takes: it is {describe(head)}",
+            code="wrong-media",
+            fix="Taken are PNG, JPEG, WebP, GIF, BMP and TIFF images, and MP4, WebM, MKV, AVI and MOV videos.",
+        )
+    message = f"{shown(path)} is {article[media.kind]} ({media.mime}), not {article[kind]}"
+    return MediaError(message, code="wrong-media", fix=f"Give it as {article[media.kind]}: --{media.kind}")
+
+
 def _too_large(path: Path, size_bytes: int, limit_bytes: int, server: MediaServer | None) -> MediaError:
-    fix = f"Put it under the media server's folder {_shown(server.root)}, then only its name is sent; or" if server else "Make it smaller, or"
+    fix = f"Put it under the media server's folder {shown(server.root)}, then only its name is sent; or" if server else "Make it smaller, or"
     return MediaError(
-        f"{_shown(path)} has {size_bytes / 1e6:.1f} MB, a third more when it is sent; a request may have {limit_bytes / 1e6:g} MB",
+        f"{shown(path)} has {size_bytes / 1e6:.1f} MB, a third more when it is sent; a request may have {limit_bytes / 1e6:g} MB",
         code="too-large",
         fix=f"{fix} raise MAX_BODY_MB in config.env.",
     )
 
 
-def _shown(path: str | Path) -> str:
+def shown(path: str | Path) -> str:
     """A name that can be printed everywhere, also where it is not valid UTF-8 or holds line ends."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)[:500]

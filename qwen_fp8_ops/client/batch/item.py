@@ -80,6 +80,11 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "sampling": {name: value for name, value in self.sampling.items() if value is not None}}
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Recipe:
+        """Of another version it may hold more, or less."""
+        return cls(**{"task": "", "model": "", "prompt": ""} | {name: value[name] for name in value if name in cls.__dataclass_fields__})
+
     def flat(self) -> dict[str, Any]:
         """For a person who asks what differs: each parameter under its own name."""
         value = self.as_json()
@@ -165,7 +170,8 @@ class Outcome:
         """None when the value is not an outcome: damaged, or of another version."""
         try:
             prints = tuple(Print(str(sha256), int(size), int(time)) for sha256, size, time in value.get("files", ()))
-            common = {"id": str(value["id"]), "asked": str(value["asked"]), "prints": prints, "seconds": float(value["seconds"]), "tries": int(value["tries"])}
+            common: dict[str, Any] = {"id": str(value["id"]), "asked": str(value["asked"]), "prints": prints}
+            common |= {"seconds": float(value["seconds"]), "tries": int(value["tries"])}
             if failure := value.get("failure"):
                 return cls(**common, failure=Failure(str(failure["code"]), str(failure["message"]), failure.get("status")))
             usage = value.get("usage")

@@ -1,0 +1,71 @@
+"""Shares of one run, done by several processes, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qwen_fp8_ops.client.batch.files import ResultFiles
+from qwen_fp8_ops.client.batch.inputs import Shard
+from qwen_fp8_ops.client.batch.item import Recipe
+from qwen_fp8_ops.client.batch.journal import Journal
+from qwen_fp8_ops.client.batch.records import Records
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.outside import lock
+
+
+def merge_shards(files: ResultFiles) -> tuple[Journal, tuple[Shard, ...]]:
+    """Bring the outcomes of all shares into the journal of the whole, from which a later run can also go on.
+
+    Returns:
+        the journal, open, and the shares of which nothing was found.
+
+    Raises:
+        OpsError: there are no shares (code ``no-shards``); one is still being written; one is of another recipe.
+    """
+    journals = files.shard_journals()
+    if not journals:
+        raise OpsError(
+            f"There are no shares to merge in {files.folder} ({files.stem}.shard-*)", code="no-shards", fix="Run the shares first: --shard 1/2, --shard 2/2"
+        )
+    for path in journals.values():
+        _refuse_running(path)
+    recipe = _recipe(next(iter(journals.values())))
+    whole = Journal(files.journal, recipe)
+    try:
+        for path in journals.values():
+            _take_over(whole, path)
+        whole.sync()
+    except BaseException:
+        whole.close()
+        raise
+    wanted = {Shard(number, shard.of) for shard in journals for number in range(1, shard.of + 1)}
+    return whole, tuple(sorted(wanted - set(journals), key=lambda shard: (shard.of, shard.number)))
+
+
+def _take_over(whole: Journal, path: Path) -> None:
+    with Records(path) as share:
+        if share.head is not None and share.head["recipe"] != whole.head_recipe:
+            raise OpsError(
+                f"{path} is not of the same run as the others: its settings differ",
+                code="other-recipe",
+                fix="Move it away, or run this share again with --overwrite.",
+            )
+        for outcome in share:
+            before = whole.find(outcome.id)
+            if before is None or (outcome.ok and (not before.ok or before.prints != outcome.prints)):
+                whole.append(outcome)
+
+
+def _refuse_running(path: Path) -> None:
+    holder = lock.holder(path.with_name(f"{path.name}.lock"))
+    if holder is not None and (holder.alive or not holder.here):
+        raise OpsError(
+            f"The share {path.name} is still being written, by process {holder.pid} of {holder.host}", code="journal-in-use", fix="Merge when it has ended."
+        )
+
+
+def _recipe(path: Path) -> Recipe:
+    with Records(path) as share:
+        if share.head is None:
+            raise OpsError(f"{path} is empty", code="damaged-file", fix="Run this share again.")
+        return Recipe.from_json(share.head["recipe"])
