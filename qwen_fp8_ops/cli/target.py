@@ -32,13 +32,16 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Target:
-    """``media`` is there when the engine can fetch this machine's files from it. ``body_limit_bytes`` None is unknown."""
+    """``media`` is there when the engine can fetch this machine's files from it. ``body_limit_bytes`` and ``max_num_seqs`` (requests
+    that an engine works on at once) None are unknown.
+    """
 
     url: str
     model: str | None
     key: str
     media: MediaServer | None = None
     body_limit_bytes: int | None = None
+    max_num_seqs: int | None = None
 
 
 def given_target(url: str, key_file: Path | None, environ: Mapping[str, str]) -> Target:
@@ -78,6 +81,7 @@ def own_target(paths: RunPaths, key_file: Path | None, *, wait: bool, say: Calla
         key=first_key(key_file) if key_file else _own_key(paths, endpoint),
         media=_media(plan, endpoint, status) if here else None,
         body_limit_bytes=int(settings["MAX_BODY_MB"]) * 1_000_000 if "MAX_BODY_MB" in settings else None,
+        max_num_seqs=int(settings["MAX_NUM_SEQS"]) if "MAX_NUM_SEQS" in settings else None,
     )
 
 

@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "support-bundle": "Put everything that tells what is wrong into one file, without secrets.",
     "config": "Show every setting and where it came from.",
     "chat": "Ask the model, with images and videos.",
+    "caption": "Caption every image of a folder.",
     "media": "Run the media server alone.",
 }
 

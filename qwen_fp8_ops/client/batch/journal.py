@@ -34,7 +34,7 @@ class Journal(Records):
 
     def __init__(self, path: Path, recipe: Recipe, *, overwrite: bool = False) -> None:
         self.recipe = recipe
-        self._lock = path.with_name(f"{path.name}.lock")
+        self._lock = lock_of(path)
         self._dirty = False
         self._overwrite = overwrite
         make_folder(path.parent)
@@ -122,6 +122,11 @@ class Journal(Records):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is there while somebody writes the journal at ``path``."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def _me() -> process.Identity:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from qwen_fp8_ops.client.batch.item import Item, Outcome, Recipe
+from qwen_fp8_ops.client.batch.item import Inputs, Item, Outcome, Recipe
 from qwen_fp8_ops.client.batch.prepare import NOTHING, content_hash, look_at
 from qwen_fp8_ops.client.batch.records import Records
+from qwen_fp8_ops.client.batch.tally import Tally
 from qwen_fp8_ops.client.media_files import MediaError
 
 
@@ -34,3 +35,14 @@ def _same_files(item: Item, found: Outcome) -> bool:
         except MediaError:
             return False
     return True
+
+
+def count_kept(records: Records, inputs: Inputs, tally: Tally) -> None:
+    """Fill a tally from the records alone: what is done of these inputs, and what is missing."""
+    total = 0
+    for item in inputs:
+        total += 1
+        found = records.find(item.id)
+        if found is not None:
+            tally.keep(found)
+    tally.total = total

@@ -7,7 +7,7 @@ from pathlib import Path
 from qwen_fp8_ops.client.batch.files import ResultFiles
 from qwen_fp8_ops.client.batch.inputs import Shard
 from qwen_fp8_ops.client.batch.item import Recipe
-from qwen_fp8_ops.client.batch.journal import Journal
+from qwen_fp8_ops.client.batch.journal import Journal, lock_of
 from qwen_fp8_ops.client.batch.records import Records
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import lock
@@ -57,7 +57,7 @@ def _take_over(whole: Journal, path: Path) -> None:
 
 
 def _refuse_running(path: Path) -> None:
-    holder = lock.holder(path.with_name(f"{path.name}.lock"))
+    holder = lock.holder(lock_of(path))
     if holder is not None and (holder.alive or not holder.here):
         raise OpsError(
             f"The share {path.name} is still being written, by process {holder.pid} of {holder.host}", code="journal-in-use", fix="Merge when it has ended."
