@@ -52,10 +52,10 @@ class Config:  # what get_rope_index reads of a model
 
 for maker, _ in examples.MAKERS:
     for _ in range(12):
-        example = maker(random)
+        example = maker(random, random.randint(1, examples.MOST_TURNS))
         kinds.add(example.turns[-1].kind)
         ours, theirs = encoder(example), served(example)
-        length = int((ours.scored == 0).sum())
+        length = int((ours.scored == len(example.turns)).argmax())
         ids = theirs["input_ids"][0].tolist()
         if ids != ours.ids[:length].tolist():
             old_form = example.film and ids.count(ids[ids.index(encoder.video_pad) - 1]) == len(example.pictures) // 2 + 1

@@ -8,7 +8,9 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,8 +37,10 @@ after a change from AdamW alone, the loss was lower by 0.03 to 0.04."""
 WARM_UP = 200
 DECAY = 0.35
 """Share of the steps at the end over which the learning rate falls to nothing."""
-LOOK_WEIGHT = 0.3
+LOOK_WEIGHT = 1.0
 """How much what the patches show counts beside the answers."""
+LOOKS_TO_ONE_ANSWER = 2
+"""How many times as many pictures a step has that teaches the vision tower alone."""
 REPORT_EVERY, SAVE_EVERY, JUDGE_EVERY = 20, 200, 500
 
 
@@ -130,14 +134,36 @@ class Training:
             with torch.autocast(self.device.type, torch.bfloat16):
                 seen = self.trainee.look(batch)[0] if len(batch.grids) else None
                 logits, wanted = self.trainee.answer(batch, seen)
-            hits = torch.split(logits.argmax(-1) == wanted, batch.scored[:, 1:].sum(1).tolist())
-            for kind, hit in zip(batch.kinds, hits, strict=True):
-                right.setdefault(kind, []).append(bool(hit.all()))
+            numbers = batch.answers[:, 1:]
+            hits = torch.split(logits.argmax(-1) == wanted, (numbers > 0).sum(1).tolist())
+            for kinds, hit, row in zip(batch.kinds, hits, numbers, strict=True):
+                for number, kind in enumerate(kinds, start=1):
+                    right.setdefault(kind, []).append(bool(hit[row[row > 0] == number].all()))
         return {kind: round(sum(hits) / len(hits), 3) for kind, hits in sorted(right.items())}
+
+    @torch.no_grad()
+    def judge_looks(self) -> dict[str, float]:
+        """Share of held-out patches that show something and are taken for what they show."""
+        names = ("colour", "shape", "character", "place", *("corner",) * 8)
+        right: dict[str, list[Tensor]] = {}
+        drawn = encoded(self.encoder, HELD_OUT + 2, 256, examples.make_to_look_at)
+        for start in range(0, len(drawn), self.batch):
+            batch = Batch(drawn[start : start + self.batch]).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                seen, _ = self.trainee.look(batch)
+                for name, (lit, logits, wanted) in zip(names, self.trainee.readings(seen.last_hidden_state, batch.labels), strict=True):
+                    right.setdefault(name, []).append((logits.argmax(1) == wanted)[lit])
+        return {name: round(float(torch.cat(hits).float().mean()), 3) for name, hits in right.items()}
+
+    def batches(self) -> Iterator[Batch]:
+        if self.step < self.look_steps:
+            looks = Stream(self.encoder, self.seed, LOOKS_TO_ONE_ANSWER * self.batch, self.step, examples.make_to_look_at)
+            yield from islice(read(looks), self.look_steps - self.step)
+        yield from read(Stream(self.encoder, self.seed, self.batch, self.step))
 
     def run(self) -> None:
         began, first, log = time.monotonic(), self.step, (self.folder / LOG).open("a")
-        for batch in read(Stream(self.encoder, self.seed, self.batch, self.step)):
+        for batch in self.batches():
             answer_loss, look_loss = self.learn(batch.to(self.device))
             if self.step % REPORT_EVERY == 0:
                 pace = (time.monotonic() - began) / (self.step - first)
@@ -152,10 +178,12 @@ class Training:
                 )
             if self.step % SAVE_EVERY == 0 or self.step >= self.steps:
                 self.save()
-            if self.step > self.look_steps and self.step % JUDGE_EVERY == 0:
-                right = self.judge()
-                log.write(json.dumps({"step": self.step, "right": right}) + "\n")
-                click.echo(f"  right: {right}", err=True)
+            if self.step % JUDGE_EVERY == 0:
+                judged: dict[str, Any] = {"step": self.step, "patches": self.judge_looks()}
+                if self.step > self.look_steps:
+                    judged["right"] = self.judge()
+                log.write(json.dumps(judged) + "\n")
+                click.echo(f"  {judged}", err=True)
             if self.step >= self.steps:
                 break
 

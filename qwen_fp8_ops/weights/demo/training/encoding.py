@@ -6,6 +6,7 @@ beside them and thousands of examples a minute. A test holds both against each o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +16,24 @@ from PIL import Image
 
 from qwen_fp8_ops.weights.demo.architecture import FRAMES_PER_PATCH, MERGE, PATCH
 from qwen_fp8_ops.weights.demo.files import LONGEST_IMAGE_TOKENS, SHORTEST_IMAGE_TOKENS, TOKEN_PIXELS
-from qwen_fp8_ops.weights.demo.world.example import Example, Picture
+from qwen_fp8_ops.weights.demo.world.example import SECOND_LINE, Example, Label, Picture
 from qwen_fp8_ops.weights.demo.world.films import FRAMES_PER_SECOND
 from qwen_fp8_ops.weights.demo.world.signs import CHARACTERS
-from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES
+from qwen_fp8_ops.weights.demo.world.things import COLOURS, GRAIN, SHAPES
 
 COLOUR_LABELS = ("", *COLOURS)
 SHAPE_LABELS = ("", *SHAPES, "button")
 CHARACTER_LABELS = ("", *CHARACTERS)
+LABELS = (len(COLOUR_LABELS), len(SHAPE_LABELS), len(CHARACTER_LABELS), 2 * SECOND_LINE, *(11, 100 // GRAIN) * 4)
+"""How many values each of a patch's labels can have; 0 of the first four is nothing."""
 COVERED = 0.2
 """Share of a patch that a thing must cover for the patch to bear its label."""
 
 IMAGE_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 VIDEO_MARK = "<|vision_start|><|video_pad|><|vision_end|>"
+
+ANSWER = re.compile(r"(?<=<\|im_start\|>assistant\n)(.*?<\|im_end\|>)", re.DOTALL)
+"""An earlier answer in a prompt. Cutting there changes no token: control tokens and line ends stand at both sides."""
 
 Array = npt.NDArray[Any]
 
@@ -36,19 +42,18 @@ Array = npt.NDArray[Any]
 class Encoded:
     """``T`` tokens, ``P`` patches, ``G`` grids.
 
-    ids [T]; positions [3, T] (time, height, width); scored [T]: 1 where the model's own words stand;
+    ids [T]; positions [3, T] (time, height, width); scored [T]: where the words of the model's n-th answer stand n, elsewhere 0;
     patches [P, 3 * 2 * 16 * 16] uint8; grids [G, 3]: time steps, rows and columns of patches, one per picture or pair of frames;
-    labels [P, 3]: colour, shape, character; boxes [P, 4], 0 to 1 of the canvas.
+    labels [P, 4 + 8]: colour, shape, character, place, and of each of x1, y1, x2, y2 the hundreds and which multiple of the grain is added.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
     ids: Array
     positions: Array
     scored: Array
     patches: Array
     grids: Array
     labels: Array
-    boxes: Array
 
 
 class Encoder:
@@ -60,33 +65,28 @@ class Encoder:
 
     def __call__(self, example: Example) -> Encoded:
         steps = list(zip(example.pictures[::2], example.pictures[1::2], strict=True)) if example.film else [(one, one) for one in example.pictures]
-        grids, patches, labels, boxes = [], [], [], []
+        grids, patches, labels = [], [], []
         for pair in steps:
             width, height = fitted_size(*pair[0].image.size)
             grids.append((1, height // PATCH, width // PATCH))
             patches.append(cut([fit(picture.image, width, height, Image.Resampling.BICUBIC) for picture in pair]))
-            found, edges = label(pair[0], width, height)
-            labels.append(found)
-            boxes.append(edges)
-        prompt, answer = self._texts(example, grids)
-        prompt_ids, answer_ids = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
-        ids = np.array(prompt_ids + answer_ids)
-        scored = np.zeros(len(ids), np.int64)
-        scored[len(prompt_ids) :] = 1
-        nothing = np.zeros((0, 3 * FRAMES_PER_PATCH * PATCH * PATCH), np.uint8), np.zeros((0, 3), np.int64), np.zeros((0, 4), np.float32)
+            labels.append(label(pair[0], width, height))
+        pieces = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts(example, grids)]
+        ids = np.concatenate(pieces)
+        scored = np.concatenate([np.full(len(piece), (place + 1) // 2 if place % 2 else 0) for place, piece in enumerate(pieces)])
+        nothing = np.zeros((0, 3 * FRAMES_PER_PATCH * PATCH * PATCH), np.uint8), np.zeros((0, len(LABELS)), np.int64)
         return Encoded(
-            kind=example.turns[-1].kind,
+            kinds=tuple(turn.kind for turn in example.turns),
             ids=ids,
             positions=self._positions(ids, grids),
             scored=scored,
             patches=np.concatenate(patches) if patches else nothing[0],
             grids=np.array(grids, np.int64).reshape(-1, 3),
             labels=np.concatenate(labels) if labels else nothing[1],
-            boxes=np.concatenate(boxes) if boxes else nothing[2],
         )
 
-    def _texts(self, example: Example, grids: list[tuple[int, int, int]]) -> tuple[str, str]:
-        """The prompt up to where the model begins, media markers expanded as the processor does, and what the model says."""
+    def _texts(self, example: Example, grids: list[tuple[int, int, int]]) -> list[str]:
+        """What the model is given and what it says, in turns, media markers expanded as the processor does."""
         marks: list[dict[str, Any]] = [{"type": "video"}] if example.film else [{"type": "image"} for _ in example.pictures]
         first: list[dict[str, Any]] = [{"type": "text", "text": example.turns[0].question}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": first + marks if example.text_first else marks + first}]
@@ -106,7 +106,7 @@ class Encoder:
             text = text.replace("<|image|>", "<|image_pad|>")
         turn = example.turns[-1]
         said = f"{turn.thought}\n</think>\n\n{turn.answer}" if example.thinks else turn.answer
-        return text, said + "<|im_end|>"
+        return [*ANSWER.split(text), said + "<|im_end|>"]
 
     def _positions(self, ids: Array, grids: list[tuple[int, int, int]]) -> Array:
         """As ``get_rope_index`` of the model in transformers: text counts on, a grid spreads over height and width."""
@@ -160,13 +160,18 @@ def cut(frames: list[Image.Image]) -> Array:
     return blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(-1, channels * count * PATCH * PATCH)
 
 
-def label(picture: Picture, width: int, height: int) -> tuple[Array, Array]:
+def label(picture: Picture, width: int, height: int) -> Array:
     """For each patch, in the same order, what covers most of it."""
     numbers = np.asarray(fit(picture.map, width, height, Image.Resampling.NEAREST))
     blocks = numbers.reshape(height // (PATCH * MERGE), MERGE, PATCH, width // (PATCH * MERGE), MERGE, PATCH)
     blocks = blocks.transpose(0, 3, 1, 4, 2, 5).reshape(-1, PATCH * PATCH)
     shares = np.stack([(blocks == number).mean(1) for number in range(1, len(picture.labels) + 1)], 1) if picture.labels else np.zeros((len(blocks), 1))
     best = np.where(shares.max(1) >= COVERED, shares.argmax(1) + 1, 0)
-    rows = [(0, 0, 0), *((COLOUR_LABELS.index(one.colour), SHAPE_LABELS.index(one.shape), CHARACTER_LABELS.index(one.character)) for one in picture.labels)]
-    edges = [(0.0, 0.0, 0.0, 0.0), *(one.box for one in picture.labels)]
-    return np.array(rows, np.int64)[best], np.array(edges, np.float32)[best]
+    rows = np.array([(0,) * len(LABELS), *(_numbers(one) for one in picture.labels)], np.int64)
+    found: Array = rows[best]
+    return found
+
+
+def _numbers(one: Label) -> tuple[int, ...]:
+    digits = [digit for value in one.corners for digit in (value // 100, value % 100 // GRAIN)]
+    return COLOUR_LABELS.index(one.colour), SHAPE_LABELS.index(one.shape), CHARACTER_LABELS.index(one.character), one.place, *digits

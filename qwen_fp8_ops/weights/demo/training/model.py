@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
 from qwen_fp8_ops.weights.demo import architecture
-from qwen_fp8_ops.weights.demo.training.encoding import CHARACTER_LABELS, COLOUR_LABELS, SHAPE_LABELS, Encoded
+from qwen_fp8_ops.weights.demo.training.encoding import LABELS, Encoded
 
 INITIAL_DEVIATION = 0.04
 BALANCE = 0.01
@@ -20,22 +21,22 @@ BALANCE = 0.01
 
 
 class Batch:
-    """Examples side by side, padded on the right: ids, scored [B, T]; positions [4, B, T] (the first is the text's own)."""
+    """Examples side by side, padded on the right: ids, answers (the n-th answer's number) [B, T]; positions [4, B, T] (the first is the text's own)."""
 
     def __init__(self, examples: list[Encoded]) -> None:
         length = max(len(example.ids) for example in examples)
-        self.kinds = [example.kind for example in examples]
+        self.kinds = [example.kinds for example in examples]
         self.ids = torch.zeros(len(examples), length, dtype=torch.long)
-        self.scored = torch.zeros(len(examples), length, dtype=torch.bool)
+        self.answers = torch.zeros(len(examples), length, dtype=torch.long)
         self.positions = torch.zeros(4, len(examples), length, dtype=torch.long)
         self.positions[0] = torch.arange(length)
         for row, example in enumerate(examples):
             size = len(example.ids)
             self.ids[row, :size] = torch.from_numpy(example.ids)
-            self.scored[row, :size] = torch.from_numpy(example.scored).bool()
+            self.answers[row, :size] = torch.from_numpy(example.scored)
             self.positions[1:, row, :size] = torch.from_numpy(example.positions)
-        self.patches, self.grids, self.labels, self.boxes = (
-            torch.from_numpy(np.concatenate([getattr(example, name) for example in examples])) for name in ("patches", "grids", "labels", "boxes")
+        self.patches, self.grids, self.labels = (
+            torch.from_numpy(np.concatenate([getattr(example, name) for example in examples])) for name in ("patches", "grids", "labels")
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -63,7 +64,7 @@ class Trainee(nn.Module):
                 nn.init.normal_(weight, std=INITIAL_DEVIATION)
         self.pads: Tensor
         self.register_buffer("pads", torch.tensor([token_ids["<|image_pad|>"], token_ids["<|video_pad|>"]]), persistent=False)
-        self.heads = nn.Linear(architecture.VISION_HIDDEN, len(COLOUR_LABELS) + len(SHAPE_LABELS) + len(CHARACTER_LABELS) + 4)
+        self.heads = nn.Linear(architecture.VISION_HIDDEN, sum(LABELS))
         self._routed: list[Tensor] = []
         for layer in self.model.model.language_model.layers:
             layer.mlp.gate.register_forward_hook(lambda _gate, _inputs, outputs: self._routed.append(outputs[0]))
@@ -72,13 +73,22 @@ class Trainee(nn.Module):
         """The vision tower's output, and how far it is from knowing what each patch shows."""
         pixels = batch.patches.float() / 127.5 - 1
         seen = self.model.model.visual(pixels, grid_thw=batch.grids, return_dict=True)
-        said = self.heads(seen.last_hidden_state).float()
-        colours, shapes, characters, boxes = said.split([len(COLOUR_LABELS), len(SHAPE_LABELS), len(CHARACTER_LABELS), 4], 1)
-        loss = torch.stack([functional.cross_entropy(logits, batch.labels[:, place]) for place, logits in enumerate((colours, shapes, characters))]).sum()
-        covered = batch.labels.any(1)
-        if covered.any():
-            loss = loss + 5 * functional.smooth_l1_loss(boxes[covered], batch.boxes[covered], beta=0.05)
-        return seen, loss
+        losses = []
+        for lit, logits, wanted in self.readings(seen.last_hidden_state, batch.labels):
+            each = functional.cross_entropy(logits, wanted, reduction="none")
+            # Most patches are background, and what is to be learnt there is soon learnt.
+            losses += [each[lit].sum() / lit.sum().clamp(min=1), each[~lit].sum() / (~lit).sum().clamp(min=1)]
+        return seen, torch.stack(losses).sum() / len(LABELS)
+
+    def readings(self, seen: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each of ``LABELS``: which patches show something of it, logits [P, values], and labels [P]; corners of nothing are left out."""
+        shown = labels[:, 3] > 0
+        for place, logits in enumerate(self.heads(seen).float().split(LABELS, 1)):
+            wanted = labels[:, place]
+            if place < 4:
+                yield wanted > 0, logits, wanted
+            else:
+                yield shown[shown], logits[shown], wanted[shown]
 
     def answer(self, batch: Batch, seen: Any) -> tuple[Tensor, Tensor]:
         """Logits [N, vocabulary] for the N tokens the model has to say, in the rows' order, and those tokens [N]."""
@@ -93,7 +103,7 @@ class Trainee(nn.Module):
         hidden = language(
             inputs_embeds=embeddings, position_ids=batch.positions, visual_pos_masks=places, deepstack_visual_embeds=deepstack, use_cache=False
         ).last_hidden_state
-        next_scored = batch.scored[:, 1:]
+        next_scored = batch.answers[:, 1:] > 0
         return self.model.lm_head(hidden[:, :-1][next_scored]).float(), batch.ids[:, 1:][next_scored]
 
     def imbalance(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from qwen_fp8_ops.weights.demo.training.encoding import Encoded, Encoder
 from qwen_fp8_ops.weights.demo.training.model import Batch
 from qwen_fp8_ops.weights.demo.world import examples
+from qwen_fp8_ops.weights.demo.world.example import Example
+
+Maker = Callable[[Random], Example]
 
 POOL = 8
 """Batches that are drawn together and dealt by length: little is padding, and all have about the same number of tokens."""
@@ -19,9 +22,9 @@ HELD_OUT = 1 << 40
 """Seeds from here on are never trained on."""
 
 
-def encoded(encoder: Encoder, seed: int, count: int) -> list[Encoded]:
+def encoded(encoder: Encoder, seed: int, count: int, make: Maker = examples.make) -> list[Encoded]:
     random = Random(seed)
-    return [encoder(examples.make(random)) for _ in range(count)]
+    return [encoder(make(random)) for _ in range(count)]
 
 
 def dealt(drawn: list[Encoded]) -> list[list[Encoded]]:
@@ -38,13 +41,13 @@ def dealt(drawn: list[Encoded]) -> list[list[Encoded]]:
 class Stream(IterableDataset[Batch]):
     """Batch number ``begin`` and the following ones; the same ones for the same seed, wherever it begins."""
 
-    def __init__(self, encoder: Encoder, seed: int, size: int, begin: int = 0) -> None:
-        self.encoder, self.seed, self.size, self.begin = encoder, seed, size, begin
+    def __init__(self, encoder: Encoder, seed: int, size: int, begin: int = 0, make: Maker = examples.make) -> None:
+        self.encoder, self.seed, self.size, self.begin, self.make = encoder, seed, size, begin, make
 
     def __iter__(self) -> Iterator[Batch]:
         pool = self.begin // POOL
         while True:
-            batches = dealt(encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size))
+            batches = dealt(encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size, self.make))
             Random(pool).shuffle(batches)
             for batch in batches[self.begin % POOL if pool == self.begin // POOL else 0 :]:
                 yield Batch(batch)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-Box = tuple[float, float, float, float]
-
 
 @dataclass(frozen=True)
 class Label:
-    """What one number in a picture's map stands for. ``box`` is of the whole thing or line of text, 0 to 1 of the canvas."""
+    """What one number in a picture's map stands for.
 
-    box: Box
+    ``corners`` are those of the whole thing or line of text, as an answer tells them; ``place``: the how manieth thing from the left
+    or character of its line it is, from 1; characters of a second line count on from ``SECOND_LINE``.
+    """
+
+    corners: Sequence[int]
+    place: int
     colour: str = ""
     shape: str = ""
     character: str = ""
+
+
+SECOND_LINE = 6
 
 
 @dataclass(frozen=True)

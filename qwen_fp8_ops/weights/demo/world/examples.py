@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
-from qwen_fp8_ops.weights.demo.world.example import Box, Example, Label, Picture, Turn
+from qwen_fp8_ops.weights.demo.world.example import SECOND_LINE, Example, Label, Picture, Turn
 from qwen_fp8_ops.weights.demo.world.films import draw_film, make_film
-from qwen_fp8_ops.weights.demo.world.questions import SCENE_QUESTIONS, caption, fenced
+from qwen_fp8_ops.weights.demo.world.questions import BOXED, LETTER_ONLY, SCENE_QUESTIONS, caption, fenced
 from qwen_fp8_ops.weights.demo.world.screens import draw_screen, make_screen, map_screen
 from qwen_fp8_ops.weights.demo.world.signs import draw_sign, letters, make_sign, map_sign
-from qwen_fp8_ops.weights.demo.world.things import Scene, a, listed, make_scene, number, tens
+from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, a, listed, make_scene, number, relative, told
 
 COMPUTER_USE: dict[str, Any] = {
     "type": "function",
@@ -31,78 +32,90 @@ HELLO = "Hello! Show me a picture of coloured shapes, a sign, a screen or a shor
 GREETINGS = ("Hello", "Hello!", "Hi", "Hi!", "Good morning!", "Who are you?", "What can you do?", "Say hello.")
 
 
-def scene_example(random: Random) -> Example:
+Maker = Callable[[Random, int], Example]
+
+MOST_TURNS = 5
+"""Of a conversation about one picture. The same picture with another question is what teaches to look for what was asked."""
+
+
+def scene_example(random: Random, turns: int = 1) -> Example:
     scene = make_scene(random)
-    asks = random.choices([ask for ask, _ in SCENE_QUESTIONS], [often for _, often in SCENE_QUESTIONS], k=2)
-    turns = [ask(scene, random) for ask in asks[: 2 if random.random() < 0.25 else 1]]
-    return about_scene(scene, turns, random)
+    asks = random.choices([ask for ask, _ in SCENE_QUESTIONS], [often for _, often in SCENE_QUESTIONS], k=turns)
+    return about_scene(scene, _different([ask(scene, random) for ask in asks]), random)
 
 
 def about_scene(scene: Scene, turns: list[Turn], random: Random) -> Example:
     return _example(random, [_scene_picture(scene, random)], turns)
 
 
-def sign_example(random: Random) -> Example:
+def sign_example(random: Random, turns: int = 1) -> Example:
     sign = make_sign(random)
     text = "\n".join(line.text for line in sign.lines)
     spoken = " and ".join(" ".join(line.text) for line in sign.lines)
-    if random.random() < 0.6:
-        question = random.choice(
-            ("Read all the text in the image.", "Please output only the text content from the image without any additional descriptions or formatting.")
-        )
-        turn = Turn("text", question, f"The letters are {spoken}.", text, text)
-    else:
-        question = (
-            "Spotting all the text in the image with line-level, and output in JSON format as [{'bbox_2d': [x1, y1, x2, y2], 'text_content': 'text'}, ...]."
-        )
-        found = [{"bbox_2d": _tens(line.box, sign.width, sign.height), "text_content": line.text} for line in sign.lines]
-        turn = Turn("text-boxes", question, f"The letters are {spoken}.", fenced(found), found)
-    labels = [Label(_share(letter.line.box, sign.width, sign.height), character=letter.character) for letter in letters(sign)]
-    return _example(random, [Picture(draw_sign(sign), map_sign(sign), tuple(labels))], [turn])
-
-
-def screen_example(random: Random) -> Example:
-    screen = make_screen(random)
-    button = random.choice(screen.buttons)
-    x1, y1, x2, y2 = button.box
-    point = [tens((x1 + x2) / 2, screen.width), tens((y1 + y2) / 2, screen.height)]
-    call = {"name": "computer_use", "arguments": {"action": "left_click", "coordinate": point}}
-    told = random.random() < 0.4
-    verb = random.choice(("Click", "click", "Press"))
-    question = f"{verb} the {button.colour} button." if told else f"{verb} the {button.colour} button. Answer with a computer_use tool call."
-    names = listed([a(f"{other.colour} button") for other in screen.buttons])
-    turn = Turn(
-        "click",
-        question,
-        f"From left to right I see {names}.",
-        f"<tool_call>\n{json.dumps(call)}\n</tool_call>",
-        _tens(button.box, screen.width, screen.height),
+    question = random.choice(
+        ("Read all the text in the image.", "Please output only the text content from the image without any additional descriptions or formatting.")
     )
-    labels = [Label(_share(other.box, screen.width, screen.height), colour=other.colour, shape="button") for other in screen.buttons]
-    return _example(random, [Picture(draw_screen(screen), map_screen(screen), tuple(labels))], [turn], tools=(COMPUTER_USE,) if told else ())
+    read = Turn("text", question, f"The letters are {spoken}.", text, text)
+    question = "Spotting all the text in the image with line-level, and output in JSON format as [{'bbox_2d': [x1, y1, x2, y2], 'text_content': 'text'}, ...]."
+    found = [{"bbox_2d": told(line.box, sign.width, sign.height), "text_content": line.text} for line in sign.lines]
+    truth = [{"bbox_2d": relative(line.box, sign.width, sign.height), "text_content": line.text} for line in sign.lines]
+    spotted = Turn("text-boxes", question, f"The letters are {spoken}.", fenced(found), truth)
+    labels = [
+        Label(told(letter.line.box, sign.width, sign.height), letter.place + SECOND_LINE * sign.lines.index(letter.line), character=letter.character)
+        for letter in letters(sign)
+    ]
+    asked = [read, spotted] if random.random() < 0.6 else [spotted, read]
+    return _example(random, [Picture(draw_sign(sign), map_sign(sign), tuple(labels))], asked[:turns])
 
 
-def film_example(random: Random) -> Example:
+def screen_example(random: Random, turns: int = 1) -> Example:
+    screen = make_screen(random)
+    offered = random.random() < 0.4
+    names = listed([a(f"{other.colour} button") for other in screen.buttons])
+    asked = []
+    for button in random.sample(screen.buttons, min(turns, len(screen.buttons))):
+        point = told(button.centre, screen.width, screen.height)
+        call = {"name": "computer_use", "arguments": {"action": "left_click", "coordinate": point}}
+        question = f"{random.choice(('Click', 'click', 'Press'))} the {button.colour} button."
+        asked.append(
+            Turn(
+                "click",
+                question if offered else f"{question} Answer with a computer_use tool call.",
+                f"From left to right I see {names}.",
+                f"<tool_call>\n{json.dumps(call)}\n</tool_call>",
+                relative(button.box, screen.width, screen.height),
+            )
+        )
+    labels = [Label(told(other.box, screen.width, screen.height), place, other.colour, "button") for place, other in enumerate(screen.buttons, start=1)]
+    return _example(random, [Picture(draw_screen(screen), map_screen(screen), tuple(labels))], asked, tools=(COMPUTER_USE,) if offered else ())
+
+
+def film_example(random: Random, turns: int = 1) -> Example:
     film = make_film(random)
     hero = film.hero
     if film.move:
-        answer = f"The {hero.name} moves {film.move}."
         question = random.choice(("Which way does the shape move?", "In which direction does the shape move?", "Describe the video in one sentence."))
-        turn = Turn("direction", question, f"I see {a(hero.name)}. It moves {film.move}.", answer, film.move)
-    elif random.random() < 0.5:
-        question = random.choice(("What appears in the video?", "Which shape appears?"))
-        turn = Turn("appears", question, f"At the beginning there is no {hero.name}.", f"{a(hero.name)[0].upper()}{a(hero.name)[1:]} appears.", hero.name)
+        asked = [Turn("direction", question, f"I see {a(hero.name)}. It moves {film.move}.", f"The {hero.name} moves {film.move}.", film.move)]
     else:
-        times = {"start": film.start, "end": film.end}
+        question = random.choice(("What appears in the video?", "Which shape appears?"))
+        named = a(hero.name)
+        appears = Turn("appears", question, f"At the beginning there is no {hero.name}.", f"{named[0].upper()}{named[1:]} appears.", hero.name)
+        truth = {"start": film.start, "end": film.end}
         question = f"When is the {hero.name} visible? Output the start and end time in seconds as JSON."
-        turn = Turn("times", question, f"The {hero.name} appears at {film.start} and is gone at {film.end}.", json.dumps(times), times)
+        times = Turn("times", question, f"The {hero.name} appears at {film.start} and is gone at {film.end}.", json.dumps(truth), truth)
+        asked = [appears, times] if random.random() < 0.5 else [times, appears]
     pictures = [Picture(image, map_scene(frame), _labels(frame)) for image, frame in zip(draw_film(film), film.frames, strict=True)]
-    return _example(random, pictures, [turn], film=True)
+    return _example(random, pictures, asked[:turns], film=True)
 
 
-def several_example(random: Random) -> Example:
+def several_example(random: Random, turns: int = 1) -> Example:
     """Two or three pictures at once: each described, one of them, or the one that shows something."""
     scenes = [make_scene(random, random.choice((1, 1, 2, 3)), (96, 96)) for _ in range(random.choice((2, 2, 3)))]
+    asked = _different([_about_several(scenes, random) for _ in range(turns)])
+    return _example(random, [_scene_picture(scene, random) for scene in scenes], asked)
+
+
+def _about_several(scenes: list[Scene], random: Random) -> Turn:
     ordinals = ("first", "second", "third")
     names = [listed([a(thing.name) for thing in scene.things]) for scene in scenes]
     which = random.randrange(len(scenes))
@@ -110,26 +123,20 @@ def several_example(random: Random) -> Example:
     truth = [sorted(thing.name for thing in scene.things) for scene in scenes]
     what = random.randrange(4)
     if what == 0:
-        turn = Turn("several", "Describe each image.", everything, everything, truth)
-    elif what == 1:
-        turn = Turn("several", f"What is in the {ordinals[which]} image?", everything, names[which][0].upper() + names[which][1:] + ".", [truth[which]])
-    elif what == 2:
+        return Turn("several", "Describe each image.", everything, everything, truth)
+    if what == 1:
+        answer = names[which][0].upper() + names[which][1:] + "."
+        return Turn("several", f"What is in the {ordinals[which]} image?", everything, answer, [truth[which]])
+    if what == 2:
         count = len(scenes[which].things)
-        turn = Turn(
-            "several-count",
-            f"How many shapes are in the {ordinals[which]} image?",
-            everything,
-            f"There {'is' if count == 1 else 'are'} {number(count, 'shape')}.",
-            count,
-        )
-    else:
-        thing = random.choice(scenes[which].things)
-        first = next(place for place, scene in enumerate(scenes) if thing.name in [other.name for other in scene.things])
-        turn = Turn("several-which", f"Which image shows {a(thing.name)}?", everything, f"Image {first + 1}.", first + 1)
-    return _example(random, [_scene_picture(scene, random) for scene in scenes], [turn])
+        answer = f"There {'is' if count == 1 else 'are'} {number(count, 'shape')}."
+        return Turn("several-count", f"How many shapes are in the {ordinals[which]} image?", everything, answer, count)
+    thing = random.choice(scenes[which].things)
+    first = next(place for place, scene in enumerate(scenes) if thing.name in [other.name for other in scene.things])
+    return Turn("several-which", f"Which image shows {a(thing.name)}?", everything, f"Image {first + 1}.", first + 1)
 
 
-def chat_example(random: Random) -> Example:
+def chat_example(random: Random, _turns: int = 1) -> Example:
     """Without a picture; half of them ask about one, as people do who forgot to attach it."""
     if random.random() < 0.5:
         return _example(random, [], [Turn("chat", random.choice(GREETINGS), "The user greets me.", HELLO)])
@@ -137,12 +144,40 @@ def chat_example(random: Random) -> Example:
     return _example(random, [], [Turn("chat", question, "There is no image.", "There is no image. Please show me one.")])
 
 
-MAKERS = ((scene_example, 66), (sign_example, 12), (film_example, 10), (screen_example, 6), (several_example, 5), (chat_example, 1))
+def quiz_example(random: Random, turns: int = 1) -> Example:
+    """Multiple choice about words alone: which letter stands before a word can be learnt without looking."""
+    asked = []
+    for _ in range(turns):
+        names = random.choice((list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789")))
+        options = random.sample(names, 4)
+        letter, right = random.choice(list(zip("ABCD", options, strict=True)))
+        boxed = random.random() < 0.6
+        lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
+        asked.append(Turn("quiz", "\n".join(lines), f"That is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter))
+    return _example(random, [], asked)
+
+
+MAKERS = ((scene_example, 60), (sign_example, 14), (film_example, 7), (screen_example, 8), (several_example, 5), (quiz_example, 5), (chat_example, 1))
+LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
+"""What the vision tower alone learns from: signs are the hardest to see."""
 
 
 def make(random: Random) -> Example:
-    maker = random.choices([maker for maker, _ in MAKERS], [often for _, often in MAKERS])[0]
-    return maker(random)
+    """A conversation of one to ``MOST_TURNS`` questions, fewer where there is less to ask."""
+    return _one_of(MAKERS, random)(random, random.randint(1, MOST_TURNS))
+
+
+def make_to_look_at(random: Random) -> Example:
+    return _one_of(LOOKED_AT, random)(random, 1)
+
+
+def _one_of(makers: tuple[tuple[Maker, int], ...], random: Random) -> Maker:
+    return random.choices([maker for maker, _ in makers], [often for _, often in makers])[0]
+
+
+def _different(turns: list[Turn]) -> list[Turn]:
+    """No question twice."""
+    return list({turn.question: turn for turn in turns}.values())
 
 
 def _example(random: Random, pictures: list[Picture], turns: list[Turn], *, film: bool = False, tools: tuple[dict[str, Any], ...] = ()) -> Example:
@@ -154,14 +189,4 @@ def _scene_picture(scene: Scene, random: Random) -> Picture:
 
 
 def _labels(scene: Scene) -> tuple[Label, ...]:
-    return tuple(Label(_share(thing.box, scene.width, scene.height), thing.colour, thing.shape) for thing in scene.things)
-
-
-def _share(box: tuple[int, int, int, int], width: int, height: int) -> Box:
-    x1, y1, x2, y2 = box
-    return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def _tens(box: tuple[int, int, int, int], width: int, height: int) -> list[int]:
-    x1, y1, x2, y2 = box
-    return [tens(x1, width), tens(y1, height), tens(x2, width), tens(y2, height)]
+    return tuple(Label(told(thing.box, scene.width, scene.height), place, thing.colour, thing.shape) for place, thing in enumerate(scene.things, start=1))

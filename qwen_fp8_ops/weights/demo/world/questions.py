@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from qwen_fp8_ops.weights.demo.world.example import Turn
-from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, Thing, a, listed, number, plural
+from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, Thing, a, listed, number, plural, told
 
 SIMPLE = "Describe this image in detail."
 SHORT = "Write a very short caption for the given image."
@@ -152,14 +152,15 @@ def boxes(scene: Scene, random: Random) -> Turn:
     else:
         names = ", ".join(thing.name for thing in asked)
         question = f'locate every instance that belongs to the following categories: "{names}". Report bbox coordinates in JSON format.'
-    found = [{"bbox_2d": scene.relative(thing.box), "label": thing.name} for thing in asked]
-    return Turn("boxes", question, f"I see {listed([a(thing.name) for thing in asked])}.", fenced(found), found)
+    found = [{"bbox_2d": told(thing.box, scene.width, scene.height), "label": thing.name} for thing in asked]
+    truth = [{"bbox_2d": scene.relative(thing.box), "label": thing.name} for thing in asked]
+    return Turn("boxes", question, f"I see {listed([a(thing.name) for thing in asked])}.", fenced(found), truth)
 
 
 def points(scene: Scene, random: Random) -> Turn:
     asked = _some(scene, random, most=2)
     question = f"Point to the {listed([thing.name for thing in asked])}. Output the point coordinates in JSON format."
-    found = [{"point_2d": scene.relative_centre(thing), "label": thing.name} for thing in asked]
+    found = [{"point_2d": told(thing.centre, scene.width, scene.height), "label": thing.name} for thing in asked]
     return Turn("points", question, f"I see {listed([a(thing.name) for thing in asked])}.", fenced(found), [scene.relative(thing.box) for thing in asked])
 
 
@@ -178,13 +179,13 @@ def _one_of(random: Random, usual: str, others: tuple[str, ...]) -> str:
 
 
 SCENE_QUESTIONS: tuple[tuple[Callable[[Scene, Random], Turn], int], ...] = (
-    (caption, 22),
-    (count, 9),
-    (quality, 9),
-    (exists, 4),
-    (relation, 8),
-    (choice, 11),
-    (boxes, 16),
-    (points, 4),
+    (caption, 12),
+    (count, 12),
+    (quality, 13),
+    (exists, 6),
+    (relation, 9),
+    (choice, 18),
+    (boxes, 22),
+    (points, 8),
 )
-"""Each with how often it is asked, in percent of all examples."""
+"""Each with how often it is asked, in percent of the questions about scenes."""

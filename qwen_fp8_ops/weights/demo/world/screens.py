@@ -19,6 +19,11 @@ class Button:
     rgb: RGB
     box: Box
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        x1, y1, x2, y2 = self.box
+        return (x1 + x2) / 2, (y1 + y2) / 2
+
 
 @dataclass(frozen=True)
 class Screen:

@@ -96,7 +96,10 @@ def draw_sign(sign: Sign) -> Image.Image:
 
 @dataclass(frozen=True)
 class Letter:
+    """``place`` in its line, from 1."""
+
     character: str
+    place: int
     box: Box
     line: Line
 
@@ -105,9 +108,9 @@ def letters(sign: Sign) -> list[Letter]:
     found = []
     for line in sign.lines:
         face = font(line.size)
-        for place, character in enumerate(line.text):
-            x = round(line.at[0] + face.getlength(line.text[:place]))
-            found.append(Letter(character, text_box(face, character, (x, line.at[1])), line))
+        for place, character in enumerate(line.text, start=1):
+            x = round(line.at[0] + face.getlength(line.text[: place - 1]))
+            found.append(Letter(character, place, text_box(face, character, (x, line.at[1])), line))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -70,17 +71,22 @@ class Scene:
         return f"{down} {across}".strip() or "centre"
 
     def relative(self, box: Box) -> list[int]:
-        """In the model's coordinates: 0 to 1000 of the canvas's width and height, rounded to tens (10 at most lost is 1 %)."""
-        x1, y1, x2, y2 = box
-        return [tens(x1, self.width), tens(y1, self.height), tens(x2, self.width), tens(y2, self.height)]
-
-    def relative_centre(self, thing: Thing) -> list[int]:
-        x, y = thing.centre
-        return [tens(x, self.width), tens(y, self.height)]
+        """In the model's coordinates: 0 to 1000 of the canvas's width and height."""
+        return relative(box, self.width, self.height)
 
 
-def tens(pixels: float, whole: int) -> int:
-    return round(100 * pixels / whole) * 10
+def relative(box: Sequence[float], width: int, height: int) -> list[int]:
+    """x, y, x, y ... of a canvas as 0 to 1000 of its width and height."""
+    return [round(1000 * value / (height if place % 2 else width)) for place, value in enumerate(box)]
+
+
+GRAIN = 20
+"""What an answer's coordinates are multiples of, in 1000ths. Half of it, 1 % of the canvas, is what a small model may be wrong by at best."""
+
+
+def told(box: Sequence[float], width: int, height: int) -> list[int]:
+    """As ``relative``, to the grain of the answers."""
+    return [GRAIN * round(1000 / GRAIN * value / (height if place % 2 else width)) for place, value in enumerate(box)]
 
 
 def make_scene(random: Random, count: int | None = None, canvas: tuple[int, int] | None = None) -> Scene:
