@@ -16,8 +16,11 @@ setup:
 dev:
 	@$(call set_up,cpu dev)
 
+# Much of the time a test waits. Each worker may have an engine of its own, so more than four help nobody.
+WORKERS = $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+
 test:
-	@$(call set_up,cpu dev); exec "$$python" -m pytest $(PYTEST_ARGS)
+	@$(call set_up,cpu dev); exec "$$python" -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: dev
 	@$(call set_up,cpu dev); "$$python" -m ruff check .
