@@ -1,14 +1,16 @@
 """The one object that knows every file of a run.
 
-    home/                 the project's folder, or QWEN_FP8_HOME
-    ├── config.env
-    ├── logs/  service.log  media.log  supervisor.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
-    └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
-              job.sbatch  poison.json  in-flight/
+home/                 the project's folder, or QWEN_FP8_HOME
+├── config.env
+├── logs/  service.log  media.log  supervisor.log  weight-cache.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
+└── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
+          job.sbatch  poison.json  in-flight/
+/tmp/qfp8-1a2b3c4d/   sockets of the weight cache: their paths must be short, and on a disk of this machine
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,6 +102,15 @@ class RunPaths:
     def in_flight(self) -> Path:
         """One file for each process of the gate: the requests that it has passed on and that run just now."""
         return self.run / "in-flight"
+
+    @property
+    def weight_sockets(self) -> Path:
+        """Where the weight cache listens, a socket for each rank; no other run and no other user has the same folder."""
+        return Path("/tmp") / f"qfp8-{hashlib.sha256(f'{os.getuid()} {self.run}'.encode()).hexdigest()[:8]}"  # noqa: S108 - made with mode 0700, and looked at before
+
+    @property
+    def weight_cache_log(self) -> Path:
+        return self.logs / "weight-cache.log"
 
     @property
     def job_script(self) -> Path:

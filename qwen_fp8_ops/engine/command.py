@@ -13,6 +13,7 @@ from pathlib import Path
 from qwen_fp8_ops.config.settings import Settings
 from qwen_fp8_ops.engine.flags import refuse_clashes
 from qwen_fp8_ops.engine.load_flags import load_flags
+from qwen_fp8_ops.engine.weight_cache import cache_words, mapped_weights_flags
 
 GPU_LAUNCHER = "qwen_fp8_ops.engine.gpu_launcher"
 CPU_LAUNCHER = "qwen_fp8_ops.engine.cpu_launcher"
@@ -45,10 +46,13 @@ class EngineCommand:
     env: Mapping[str, str]
 
 
-def engine_command(settings: Settings, *, python: str, model: Path, gate_file: Path, port: int, load_strategy: str | None = None) -> EngineCommand:
+def engine_command(
+    settings: Settings, *, python: str, model: Path, gate_file: Path, port: int, load_strategy: str | None = None, sockets: Path | None = None
+) -> EngineCommand:
     """
     Args:
         load_strategy: what LOAD_STRATEGY=auto comes to on this machine; None leaves it to the engine.
+        sockets: of the weight cache whose weights the engine maps; None has it read them itself.
 
     Raises:
         ConfigError: VLLM_EXTRA_ARGS sets what a key of ours sets.
@@ -64,10 +68,22 @@ def engine_command(settings: Settings, *, python: str, model: Path, gate_file: P
         "serve",
         str(model),
         *_flags(settings, port),
-        *load_flags(load_strategy or settings.load_strategy),
+        *(mapped_weights_flags(sockets) if sockets else load_flags(load_strategy or settings.load_strategy)),
         *settings.vllm_extra_args,
     ]
     return EngineCommand(tuple(argv), _environment(settings, gate_file))
+
+
+def weight_cache_command(settings: Settings, *, python: str, model: Path, sockets: Path, load_strategy: str | None = None) -> EngineCommand:
+    """
+    Args:
+        sockets: the folder in which each rank's socket is made.
+        load_strategy: as for the engine.
+    """
+    words = cache_words(settings, model=model, sockets=sockets, load_strategy=load_strategy or settings.load_strategy, layout=_expert_flags(settings))
+    # Its own log tells how far it is, which no LOG_LEVEL changes: another environment would be another cache.
+    env = {"VLLM_LOGGING_LEVEL": "INFO", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return EngineCommand((python, "-P", "-m", GPU_LAUNCHER, *words), env)
 
 
 def uses_expert_parallel(settings: Settings) -> bool:
@@ -102,8 +118,7 @@ def _flags(settings: Settings, port: int) -> list[str]:
         flags += ["--enable-log-requests", "--max-log-len=0"]
     if not settings.on_cpu:
         flags.append(f"--gpu-memory-utilization={settings.gpu_memory_util}")
-    if uses_expert_parallel(settings):
-        flags += ["--enable-expert-parallel", "--enable-ep-weight-filter"]
+    flags += _expert_flags(settings)
     if settings.enforce_eager:
         flags.append("--enforce-eager")
     if settings.reasoning_parser:
@@ -111,6 +126,10 @@ def _flags(settings: Settings, port: int) -> list[str]:
     if settings.tool_call_parser:
         flags += ["--enable-auto-tool-choice", f"--tool-call-parser={settings.tool_call_parser}"]
     return flags
+
+
+def _expert_flags(settings: Settings) -> list[str]:
+    return ["--enable-expert-parallel", "--enable-ep-weight-filter"] if uses_expert_parallel(settings) else []
 
 
 def _sampling(settings: Settings) -> dict[str, float | int]:

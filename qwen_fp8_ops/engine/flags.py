@@ -62,7 +62,7 @@ def refuse_clashes(words: Sequence[str]) -> None:
     if words and not words[0].startswith("-"):
         raise ConfigError(f"VLLM_EXTRA_ARGS: it begins with {words[0]!r}, which is no flag", fix="Begin with a flag: VLLM_EXTRA_ARGS=--flag value")
     for word in words:
-        flag = _flag(word)
+        flag = flag_of(word)
         if any(_means(flag, secret) for secret in SECRETS):
             raise ConfigError(f"VLLM_EXTRA_ARGS: {flag} would show its value to every user of this machine", fix="Use API_KEYS_FILE for keys, and the environment (HF_TOKEN) for a token.")
         owner = next((key for name, key in OWNERS.items() if _means(flag, name)), None)
@@ -70,7 +70,7 @@ def refuse_clashes(words: Sequence[str]) -> None:
             raise ConfigError(f"VLLM_EXTRA_ARGS: {word.partition('=')[0]} is set by {owner}", fix=f"Take it out of VLLM_EXTRA_ARGS; {owner} is the place for it.")
 
 
-def _flag(word: str) -> str:
+def flag_of(word: str) -> str:
     """The flag that a word names, as the table spells it; empty when it names none."""
     if not word.startswith("-") or word in ("-", "--"):
         return ""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from qwen_fp8_ops.outside.media_health import health, root_id
 from qwen_fp8_ops.outside.net import port_owner
-from qwen_fp8_ops.plan.launch import LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.preflight.check import check
 from qwen_fp8_ops.preflight.finding import Finding
 from qwen_fp8_ops.preflight.subject import Standing, Subject

@@ -14,7 +14,7 @@ from qwen_fp8_ops.engine.startup_log import StartupLog
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import RUN_MARK, Program
+from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import log_files, scratch
 from qwen_fp8_ops.service.prober import Prober, Probing
 

@@ -12,7 +12,8 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.plan.situation import Situation
 from qwen_fp8_ops.service import ladder, log_files
 from qwen_fp8_ops.service.child import Child, Life

@@ -12,7 +12,8 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, net, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import RUN_MARK, LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import ladder
 
 PORTS_SECONDS = 5.0

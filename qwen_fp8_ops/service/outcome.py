@@ -10,7 +10,8 @@ from qwen_fp8_ops.engine.failures.rule import Diagnosis
 from qwen_fp8_ops.errors import ExitCode, GaveUpError, OpsError, TimedOutError
 from qwen_fp8_ops.outside import clock, gpus, net, process
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.service.ladder import Pause
 from qwen_fp8_ops.service.orphans import is_marked
 from qwen_fp8_ops.service.policy import GiveUp

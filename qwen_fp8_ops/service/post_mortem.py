@@ -20,7 +20,8 @@ from qwen_fp8_ops.engine.failures.rules import UNKNOWN
 from qwen_fp8_ops.engine.failures.scene import Scene
 from qwen_fp8_ops.outside import clock, gpus, host_memory, kernel_log, net
 from qwen_fp8_ops.outside.nvml import Gpu
-from qwen_fp8_ops.plan.launch import LaunchPlan, Program
+from qwen_fp8_ops.plan.launch import LaunchPlan
+from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.plan.second_try import replan
 from qwen_fp8_ops.plan.situation import Situation
 from qwen_fp8_ops.plan.visible import visible

@@ -18,7 +18,7 @@ from functools import partial
 from qwen_fp8_ops.engine.metrics import EngineMetrics, parse_metrics
 from qwen_fp8_ops.outside import clock, http, process
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import Program
+from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.service.asker import Asker
 from qwen_fp8_ops.service.pulse import Pulse
 from qwen_fp8_ops.service.questions import ask_picture, ask_token

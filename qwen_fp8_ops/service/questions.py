@@ -8,7 +8,7 @@ from typing import Any
 from qwen_fp8_ops.gate.routes import PROBE_HEADER
 from qwen_fp8_ops.outside import http
 from qwen_fp8_ops.outside.http import Answer
-from qwen_fp8_ops.plan.launch import Program
+from qwen_fp8_ops.plan.program import Program
 
 LONGEST_REASON = 300
 TIMED_OUT = "timed out"
