@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "config": "Show every setting and where it came from.",
     "chat": "Ask the model, with images and videos.",
     "caption": "Caption every image of a folder.",
+    "qa": "Ask the questions of a file about their images, and count the right answers.",
     "media": "Run the media server alone.",
 }
 

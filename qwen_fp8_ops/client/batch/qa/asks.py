@@ -9,9 +9,10 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qwen_fp8_ops.client.batch.inputs import Shard
 from qwen_fp8_ops.client.batch.item import Item, Source
 from qwen_fp8_ops.client.batch.qa.choices import Choices, find_choices
 from qwen_fp8_ops.client.batch.qa.questions import Question
@@ -60,6 +61,11 @@ class Asks:
 
     def count(self) -> int:
         return sum(self.rotations(question) for question in self.questions) * self.times
+
+    def part(self, limit: int | None, shard: Shard | None) -> Asks:
+        """Of the first ``limit`` questions those of one share. Whole questions: the requests of one are never parted."""
+        first = self.questions[:limit]
+        return replace(self, questions=[question for question in first if shard is None or shard.holds(question.qid)])
 
     def rotations(self, question: Question) -> int:
         """1 for what cannot be rotated: open questions, choices that stand in the image, and such as ``all of the above``."""

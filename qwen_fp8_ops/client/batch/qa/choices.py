@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from qwen_fp8_ops.client.batch.qa.normal import fold
@@ -52,7 +53,11 @@ class Choices:
     def letters_of(self, text: str) -> list[str]:
         """Those whose text is this one, case, articles and marks around it aside."""
         wanted = fold(text)
-        return [letter for letter, own in zip(self.letters, self.texts, strict=True) if wanted and fold(own) == wanted]
+        return [letter for letter, own in zip(self.letters, self.folded, strict=True) if wanted and own == wanted]
+
+    @cached_property
+    def folded(self) -> tuple[str, ...]:
+        return tuple(map(fold, self.texts))
 
     @property
     def may_rotate(self) -> bool:

@@ -12,7 +12,8 @@ _HEDGE = r"(?:might|may|could|can) (?:also )?(?:be|very well be)"
 _WHAT = r"(?:answer|option|choice|solution)"
 
 DECLARED = re.compile(
-    rf"\b{_WHAT}(?: letter| choice| option| to (?:the|this) question| here)?\s*(?:(?P<deny>(?:{_BE} |can)not|isn't|wasn't|can't be)\b|(?P<doubt>{_HEDGE})\b|{_BE}\b|[:=]|->|→)[ \t]*[:=]?"
+    rf"\b{_WHAT}(?: letter| choice| option| to (?:the|this) question| here)?"
+    rf"(?:\s+(?:(?P<deny>(?:{_BE} |can)not|isn't|wasn't|can't be)|(?P<doubt>{_HEDGE})|{_BE})\b|\s*(?:[:=]|->|→))[ \t]*[:=]?"
     r"|^[ \t]*(?:final |correct |my )?answer[ \t]*$"
     r"|\b(?:I|we|I'll|I'd|would|will|must|should)[ ]+(?P<verb>choose|pick|select|go with)\b[ \t]*:?"
     r"|(?:答案|选项|正解|正确的)(?:应该|应当|应|就)?(?:(?P<deny_zh>不(?:是|为|選|选))|是|为|為|選|选|:|\])[ \t]*:?"
@@ -37,8 +38,12 @@ WRONG = frozenset({"wrong", "false", "incorrect", "错误", "錯誤"})
 CONDITION = re.compile(r"\b(?:if|whether|suppose|supposing|assuming|assume|unless)\b|如果|假如|若", re.IGNORECASE)
 CONCLUSION = re.compile(r"\b(?:so|therefore|thus|hence|consequently)\b|所以|因此|故", re.IGNORECASE)
 CLAUSE = re.compile(r"[,;:()]|\b(?:so|therefore|thus|hence|but|because|since|however)\b", re.IGNORECASE)
-DENIAL = re.compile(r"\b(?:not|never|cannot|neither|nor)\b|n't\b|不|没", re.IGNORECASE)
-DOUBT = re.compile(r"\b(?:might|may|maybe|perhaps|possibly|could|probably|thought|guess|says?|said|claims?|between|among|one of)\b|可能|也许", re.IGNORECASE)
+DENIAL = re.compile(r"\b(?:not|never|cannot|neither|nor)\b|n't\b|\b(?:wrong|incorrect|false|worst)\s*$|不|没", re.IGNORECASE)
+DOUBT = re.compile(
+    r"\b(?:might|may|maybe|perhaps|possibly|could|probably|thought|guess|says?|said|claims?|between|among|one of)\b|可能|也许"
+    r"|\b(?:one|other|another|alternative|possible|plausible|potential|previous|initial|first|second|next|common|his|her|their|\w+'s)\s+(?:best\s+)?$",
+    re.IGNORECASE,
+)
 """In front of a declaration, within its clause, these make it none: denied, tentative or somebody else's."""
 
 EXAMPLE = re.compile(r"\b(?:example|such as|e\.g|for instance)\b|例如", re.IGNORECASE)

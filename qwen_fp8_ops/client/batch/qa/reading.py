@@ -46,7 +46,7 @@ IN_BRACKETS = re.compile(r"[(\[](?P<letter>[A-Za-z])[)\]]\s*[.:,-]?\s*(?P<text>\
 BEHIND = re.compile(r"(?P<text>.*\S)\s*[(\[](?:option |choice )?(?P<letter>[A-Z])[)\]]", re.DOTALL)
 LIST_OF_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:\s*(?:,|;|/|&|and|or|\+|和|或|与|及)+\s*[(\[]?[A-Z][)\]]?)+")
 HEAD_LETTER = re.compile(r"[(\[]?(?P<letter>[A-Z])(?![A-Za-z0-9_']|-\w)[)\]]?")
-BOX = re.compile(r"\\+f?boxed\s*\{")
+BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
 SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)[.](?=\s|$)|[\n?!]")
 WORD = re.compile(r"\w+(?:[.,]\d+)*%?|[^\w\s]")
 LONGEST = 2000
@@ -65,8 +65,8 @@ def read_whole(content: str, choices: Choices) -> Reading:
 
 
 def _read(text: str, choices: Choices) -> Reading:
-    if re.fullmatch(r"[A-Za-z]", text):
-        return _letter(text, choices)
+    if alone := re.fullmatch(r"([A-Za-z])\s*[)\]]?", text):
+        return _letter(alone[1], choices)
     if same := choices.letters_of(text):
         return Reading(Kind.CHOSEN, same[0]) if len(same) == 1 else SEVERAL
     if LIST_OF_LETTERS.fullmatch(text) or (len(text) > 1 and text.isupper() and text.isascii() and set(text) <= set(choices.letters)):
@@ -136,7 +136,7 @@ def _head(text: str, choices: Choices) -> Reading:
 def _head_letter(letter: str, rest: str, choices: Choices, *, article: bool) -> Reading:
     """``B``, and what the sentence says after it. ``A`` and ``I`` are words of English too."""
     follows = re.match(r"\s+(\w+)", rest)
-    if article and follows and not phrases.CONNECTIVE.match(follows[1]):
+    if article and follows and not phrases.CONNECTIVE.fullmatch(follows[1]) and follows[1].lower() not in ("or", "nor"):
         return _head_text(f"{letter}{rest}", choices)
     if letter not in choices.letters:
         return NOTHING if article else OUTSIDE
@@ -160,8 +160,8 @@ def _text_at(text: str, choices: Choices) -> str:
     """The letter of the choice whose text ``text`` begins with; empty where there is none, or more than one of the longest."""
     words = [word.casefold() for word in WORD.findall(ARTICLE.sub("", text.lstrip())[:LONGEST])]
     fits: list[tuple[int, str]] = []
-    for letter, own in zip(choices.letters, choices.texts, strict=True):
-        wanted = WORD.findall(fold(own))
+    for letter, own in zip(choices.letters, choices.folded, strict=True):
+        wanted = WORD.findall(own)
         if wanted and words[: len(wanted)] == wanted:
             after = words[len(wanted)] if len(words) > len(wanted) else ""
             if not after[:1].isalnum() or phrases.CONNECTIVE.fullmatch(after) or after == "or":
