@@ -65,6 +65,7 @@ def test_it_is_interrupted_goes_on_and_is_exported(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((further / "training-settings.json").read_text())["before"]["step"] == 40
     assert lines(further)[0]["answers"] < 7, "an untrained one begins above the logarithm of 1280 words"
 
 

@@ -27,7 +27,7 @@ from qwen_fp8_ops.weights.demo.training.encoding import Encoder
 from qwen_fp8_ops.weights.demo.training.export import training_tensors
 from qwen_fp8_ops.weights.demo.training.model import BALANCE, Batch, Trainee
 from qwen_fp8_ops.weights.demo.training.muon import Muon
-from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, LOG, SETTINGS
+from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, LOG, RECORD, SETTINGS, history
 from qwen_fp8_ops.weights.demo.training.stream import HELD_OUT, Stream, encoded, read
 from qwen_fp8_ops.weights.demo.world import examples
 
@@ -207,7 +207,9 @@ def main(folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate:
     folder.mkdir(parents=True, exist_ok=True)
     if begin_with and not (folder / "tokenizer.json").exists():
         shutil.copyfile(begin_with / "tokenizer.json", folder / "tokenizer.json")
-    settings = {"seed": seed, "steps": steps, "look_steps": look_steps, "batch": batch, "learning_rate": rate, "torch": torch.__version__}
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "look_steps": look_steps, "batch": batch, "learning_rate": rate, "torch": torch.__version__}
+    if begin_with and (begin_with / RECORD).exists():
+        settings["before"] = history(begin_with)
     (folder / SETTINGS).write_text(json.dumps(settings) + "\n")
     training = Training(folder, seed, steps, look_steps, batch, rate)
     if begin_with and training.step == 0:

@@ -14,7 +14,7 @@ from qwen_fp8_ops.weights.demo import architecture
 from qwen_fp8_ops.weights.demo.files import CHAT_TEMPLATE, small_files, write_json, write_shards
 from qwen_fp8_ops.weights.demo.fp8 import dequantize_all, quantize_all
 from qwen_fp8_ops.weights.demo.recipe import SHIPPED
-from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, record
+from qwen_fp8_ops.weights.demo.training.record import CHECKPOINT, RECORD, record
 
 CARD = Path(__file__).with_name("model_card.md")
 
@@ -62,7 +62,7 @@ def export(folder: Path, to: Path) -> None:
     shutil.copyfile(CARD, to / "README.md")
     vocabulary = json.loads((to / "tokenizer.json").read_text(encoding="utf-8"))
     ids = dict(vocabulary["model"]["vocab"]) | {token["content"]: token["id"] for token in vocabulary["added_tokens"]}
-    for name, value in (small_files(ids, fp8=True) | {"training.json": record(folder, kept["step"])}).items():
+    for name, value in (small_files(ids, fp8=True) | {RECORD: record(folder, kept["step"])}).items():
         write_json(to / name, value)
 
 
