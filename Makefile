@@ -1,11 +1,12 @@
 # make setup       .venv for what this machine has: the engine for GPUs where there is an NVIDIA driver, else none (EXTRAS="cpu" names it)
 # make test        set up the CPU engine and the test tools, run every test
 # make check       what continuous integration runs: lint, types, shell scripts, tests
+# make audit       are the installed dependencies whole, current and free of known faults? (AUDIT_ARGS=--offline asks nobody)
 # make clean       remove caches; .venv, weights, logs and media stay
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: setup dev test lint types shell check clean
+.PHONY: setup dev test lint types shell check audit clean
 
 # $(call set_up,EXTRAS): .venv has these extras afterwards, and $$python runs them. A path may hold spaces and quotes.
 set_up = root=$$(pwd -P); source scripts/python.sh; set_up $(1)
@@ -32,6 +33,9 @@ shell: dev
 	@$(call set_up,cpu dev); "$$(dirname "$$python")/shellcheck" --external-sources ./*.sh scripts/*.sh .ci/run
 
 check: lint types shell test
+
+audit:
+	@$(call set_up,$(or $(EXTRAS),$$(engine_for))); exec "$$python" scripts/audit_dependencies.py $(AUDIT_ARGS)
 
 clean:
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
