@@ -85,11 +85,10 @@ def requirements_of(distribution: metadata.Distribution) -> list[Requirement]:
 def licence_of(distribution: metadata.Distribution) -> str:
     """As the package says it: an SPDX expression, else its classifiers, else the first line of its free text."""
     about = distribution.metadata
-    expression = about.get("License-Expression")
-    if expression:
-        return expression
+    if "License-Expression" in about:
+        return about["License-Expression"]
     classes = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or () if line.startswith("License ::")]
-    text = (about.get("License") or "").strip().partition("\n")[0]
+    text = about["License"].strip().partition("\n")[0] if "License" in about else ""
     return " / ".join(classes) or text[:LONGEST_LICENCE] or "unknown"
 
 
