@@ -131,8 +131,9 @@ class Keeper:
                 self._judge(child)
         if clock.monotonic() >= self._next_log_check:
             self._next_log_check = clock.monotonic() + LOG_CHECK_SECONDS
-            logs = (*(Path(child.program.log) for child in self.children), self.paths.audit)
-            self.recorder.attempt(lambda: log_files.cut_all(logs, self.plan.settings.log_max_mb * 1_000_000))
+            held = (*(Path(child.program.log) for child in self.children), self.paths.supervisor_log)
+            reopened = (self.paths.audit, self.paths.events)
+            self.recorder.attempt(lambda: log_files.cut_all(held, reopened, self.plan.settings.log_max_mb * 1_000_000))
 
     # --- health -------------------------------------------------------------------------------------------------------------
 

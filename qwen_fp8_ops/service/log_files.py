@@ -42,16 +42,31 @@ def cut(path: Path, most_bytes: int) -> bool:
     return True
 
 
-def cut_all(paths: Iterable[Path], most_bytes: int) -> None:
+def renew(path: Path, most_bytes: int) -> bool:
+    """Rotate a file whose writers look for it at each write and make it where it is gone: no line is lost."""
+    try:
+        if path.stat().st_size <= most_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    rotate(path)
+    return True
+
+
+def cut_all(held: Iterable[Path], reopened: Iterable[Path], most_bytes: int) -> None:
     """
+    Args:
+        held: kept open by their writers; reopened: not.
+
     Raises:
         OpsError: the disk has no room for the copy; that log goes on growing.
     """
-    for path in paths:
-        try:
-            cut(path, most_bytes)
-        except OSError as error:
-            raise write_error(path, error) from error
+    for shorten, paths in ((cut, held), (renew, reopened)):
+        for path in paths:
+            try:
+                shorten(path, most_bytes)
+            except OSError as error:
+                raise write_error(path, error) from error
 
 
 def _shift(path: Path) -> None:
