@@ -66,10 +66,9 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
     service = Batch(call, replace(batch, limit=None, shard=None))
     model = service.folder_name
     files = result_files(batch, "qa", model, f"{model}_qa")
-    details = {"questions": question_path.name, "repeat": asks.times, "circular": asks.circular}
-    recipe = Recipe(
-        "qa", "" if batch.merge else service.model, options["instruction"] or "", sampling=batch.sampling(), max_pixels=batch.max_pixels, details=details
-    )
+    details = {"questions": question_path.name, "instruction": asks.instruction, "repeat": asks.times, "circular": asks.circular}
+    asked = "" if batch.merge else service.model
+    recipe = Recipe("qa", asked, "", sampling=batch.sampling(), max_pixels=batch.max_pixels, details=details)
     whole = asks.part(None, batch.shard)
     with service.run(asks.part(batch.limit, batch.shard), recipe, files) as finished:
         if batch.merge:
@@ -108,12 +107,6 @@ def _read(call: Call, questions: Path, dataset: Path, *, skip_bad: bool) -> Shee
 def _text(published: Published, wrong: Iterable[Verdict]) -> str:
     from qwen_fp8_ops.client.batch.qa.words import as_text, errors_as_text
 
-    parts = [as_text(published.metrics)]
-    if show_errors and published.wrong:
-        parts.append(errors_as_text(published.wrong))
-    parts.append(
-        "\n".join(
-            f"{name:<8} {path}" for name, path in (("results", published.result), ("metrics", published.metrics_file), ("report", published.report)) if path
-        )
-    )
+    files = (("results", published.result), ("metrics", published.metrics_file), ("report", published.report))
+    paths = "\n".join(f"{name:<8} {path}" for name, path in files if path)
     return "\n\n".join(part for part in (as_text(published.metrics), errors_as_text(wrong), paths) if part)
