@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.under_load.accounts import Outage, compare_audit, totals, unexplained
+from benchmarks.under_load.accounts import Outage, compare_audit, totals, unexplained, whole_since
 from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, running, wait_until
 from benchmarks.under_load.traffic import Kind, Traffic
 from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
@@ -103,10 +103,10 @@ class Course:
         """The service has settled, and every client has had two answers since."""
         wait_until(lambda: self.service.event_after(self.outages[-1].began if self.outages else 0, "program-ready", "engine0"), "the engine is ready")
         now = time.monotonic()
-        wait_until(lambda: len(self.traffic.whole_since(now)) >= 2 * self.traffic.clients, "requests are answered")
+        wait_until(lambda: len(whole_since(self.traffic.records, now)) >= 2 * self.traffic.clients, "requests are answered")
 
     def _answered_after(self, moment: float) -> float:
-        found = wait_until(lambda: self.traffic.whole_since(moment), "a request is answered again")
+        found = wait_until(lambda: whole_since(self.traffic.records, moment), "a request is answered again")
         return float(min(record.ended for record in found))
 
     def as_json(self) -> dict[str, Any]:

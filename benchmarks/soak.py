@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.under_load.accounts import Outage, Record, compare_audit, totals, unexplained
+from benchmarks.under_load.accounts import Outage, Record, compare_audit, totals, unexplained, whole_since
 from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, running, wait_until
 from benchmarks.under_load.traffic import Kind, Traffic, exchange
 from benchmarks.under_load.verdict import Verdict
@@ -111,9 +111,6 @@ class FileClient(threading.Thread):
             verdict = bad[reply.problem] if reply.problem else Verdict.WHOLE if right else Verdict.WRONG
             self.records.append(Record("", "file", sent, time.monotonic(), reply.status, verdict, f"{reply.status}, {len(reply.body)} bytes"))
 
-    def whole_since(self, moment: float) -> list[Record]:
-        return [record for record in list(self.records) if record.sent >= moment and record.verdict is Verdict.WHOLE]
-
 
 class Watch(threading.Thread):
     """Reads what the processes hold, every SAMPLE_SECONDS."""
@@ -168,7 +165,7 @@ class Soak:
         name, client = ("media", self.files) if role == "media" else ("engine0", self.traffic)
         wait_until(lambda: self.service.event_after(moment, "program-ready", name), f"{name} is back after {number.name} of {role}")
         back = time.monotonic()
-        wait_until(lambda: client.whole_since(back), f"{name} answers after {number.name} of {role}")
+        wait_until(lambda: whole_since(client.records, back), f"{name} answers after {number.name} of {role}")
         self.outages.append(Outage(f"{number.name} of {role}", moment, time.monotonic()))
 
     def as_json(self, warm_up_seconds: float) -> dict[str, Any]:

@@ -39,6 +39,17 @@ class Outage:
         return record.sent <= self.ended and record.ended >= self.began
 
 
+def whole_since(records: Sequence[Record], moment: float) -> list[Record]:
+    """Whole answers to requests that were sent after a moment, the latest first. Records lie in the order of their ends, and more may come."""
+    found = []
+    for record in reversed(records):
+        if record.ended < moment:
+            break
+        if record.sent >= moment and record.verdict is Verdict.WHOLE:
+            found.append(record)
+    return found
+
+
 def totals(records: Iterable[Record]) -> dict[str, int]:
     """How many were sent, and how many of each verdict; their sum is what was sent."""
     counts = Counter(record.verdict for record in records)

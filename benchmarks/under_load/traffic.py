@@ -93,10 +93,6 @@ class Traffic:
         for thread in self._threads:
             thread.join(timeout=self.patience_seconds + 60)
 
-    def whole_since(self, moment: float) -> list[Record]:
-        """Answers to requests that were sent after a moment, in the order of their arrival."""
-        return [record for record in list(self.records) if record.sent >= moment and record.verdict is Verdict.WHOLE]
-
     def _client(self, dice: random.Random) -> None:
         while not self._ending.is_set():
             kind = dice.choices(self.kinds, [kind.weight for kind in self.kinds])[0]

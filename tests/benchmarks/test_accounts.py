@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.under_load.accounts import Outage, Record, compare_audit, totals, unexplained
+from benchmarks.under_load.accounts import Outage, Record, compare_audit, totals, unexplained, whole_since
 from benchmarks.under_load.verdict import Verdict
 
 GOOD = Record("a", "text", 1.0, 2.0, 200, Verdict.WHOLE)
@@ -18,6 +18,14 @@ def test_every_request_is_in_one_column() -> None:
     found = totals(records)
     assert found.pop("sent") == 4 == sum(found.values())
     assert found["answered whole"] == 2 and found["silent"] == 0
+
+
+def test_an_answer_after_a_fault_is_one_to_a_question_after_it() -> None:
+    before, across, failed = GOOD, Record("b", "text", 1.5, 9.0, 200, Verdict.WHOLE), Record("c", "text", 6.0, 9.5, 500, Verdict.FAILED)
+    first, second = Record("d", "text", 6.0, 10.0, 200, Verdict.WHOLE), Record("e", "text", 5.0, 11.0, 200, Verdict.WHOLE)
+    records = [before, across, failed, first, second]
+    assert whole_since(records, 5.0) == [second, first]
+    assert whole_since(records, 10.5) == whole_since([], 0.0) == []
 
 
 @pytest.mark.parametrize(
