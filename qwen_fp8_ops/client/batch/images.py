@@ -31,7 +31,7 @@ UPRIGHT = 1
 ORIENTATION = 0x0112
 PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
 """Modes that the engine brings to RGB just as we would; 16 bits a channel are not among them."""
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, AssertionError, struct.error)
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, AssertionError, RuntimeError, struct.error)
 """What Pillow's decoders raise on damaged files, each its own."""
 
 
