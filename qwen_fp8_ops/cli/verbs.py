@@ -18,7 +18,7 @@ VERBS: dict[str, str] = {
     "doctor": "Check everything a start would check, start nothing.",
     "start": "Start the service and watch it.",
     "stop": "Drain and stop the service, and prove that it is gone.",
-    "restart": "Restart the engine with the current settings; the media server stays.",
+    "restart": "Restart the engine, with other settings if asked; the media server stays.",
     "status": "Show state, load, memory and problems.",
     "gpus": "Show whose memory is whose on each GPU, and what is wrong with them.",
     "logs": "Show what the engine, the media server or the supervisor wrote.",

@@ -105,7 +105,9 @@ class RunPaths:
 
     @property
     def weight_sockets(self) -> Path:
-        """Where the weight cache listens, a socket for each rank; no other run and no other user has the same folder."""
+        """Where the weight cache listens, a socket for each rank; no other run and no other user has the same folder. With vLLM's names
+        for them, of up to 87 letters, their paths stay within 107 bytes (unix(7)).
+        """
         return Path("/tmp") / f"qfp8-{hashlib.sha256(f'{os.getuid()} {self.run}'.encode()).hexdigest()[:8]}"  # noqa: S108 - made with mode 0700, and looked at before
 
     @property

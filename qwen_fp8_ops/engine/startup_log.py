@@ -1,12 +1,13 @@
 """What the engine's log tells while it loads: the phase, how far the weights are, and the memory it found.
 
-For people and for the memory table only: whether the engine lives is asked of the process, whether it is ready of HTTP. Line
+The weight cache writes the first lines of it too. For people and for the memory table only: whether the engine lives is asked of the process, whether it is ready of HTTP. Line
 formats: vLLM 0.32 and 0.33 (``vllm/v1/worker/gpu_model_runner.py``, ``model_loader/weight_utils.py``, ``v1/core/kv_cache_utils.py``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 GIB = 1024**3
@@ -24,7 +25,7 @@ MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 # fmt: on
 SHARDS = re.compile(r"Loading safetensors checkpoint shards:\s+\d+% Completed \| (\d+)/(\d+)")
-WEIGHTS_MEMORY = re.compile(r"Model loading took ([\d.]+) GiB")
+WEIGHTS_MEMORY = re.compile(r"Model loading took (?P<gib>[\d.]+) GiB|Weight cache \w+ daemon rank (?P<rank>\d+) loaded model \((?P<cached>[\d.]+) GiB allocated")
 KV_MEMORY = re.compile(r"Available KV cache memory: ([\d.]+) GiB|Explicitly set \(([\d.]+)/")
 KV_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens(?:, Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x)?")
 GRAPHS_MEMORY = re.compile(r"Graph capturing finished in .*, took (-?[\d.]+) GiB")
@@ -67,7 +68,7 @@ class StartupLog:
     def _feed_memory(self, line: str) -> None:
         if found := WEIGHTS_MEMORY.search(line):
             rank = RANK.search(line)
-            self.weights_by_rank[int(rank[1]) if rank else 0] = round(float(found[1]) * GIB)
+            self.weights_by_rank[int(found["rank"] or (rank[1] if rank else 0))] = round(float(found["gib"] or found["cached"]) * GIB)
             self.memory = replace(self.memory, weights_bytes_per_rank=max(self.weights_by_rank.values()))
         elif found := KV_MEMORY.search(line):
             room = round(float(found[1] or found[2]) * GIB)
@@ -81,6 +82,9 @@ class StartupLog:
 
     @property
     def imbalance_percent(self) -> float | None:
-        """How much more the fullest rank's weights take than the emptiest's."""
-        sizes = self.weights_by_rank.values()
-        return round((max(sizes) / min(sizes) - 1) * 100, 2) if len(sizes) > 1 and min(sizes) > 0 else None
+        return imbalance_percent(self.weights_by_rank.values())
+
+
+def imbalance_percent(sizes: Collection[int]) -> float | None:
+    """How much more the fullest rank's weights take than the emptiest's."""
+    return round((max(sizes) / min(sizes) - 1) * 100, 2) if len(sizes) > 1 and min(sizes) > 0 else None

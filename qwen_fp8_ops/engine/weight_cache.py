@@ -22,14 +22,14 @@ from qwen_fp8_ops.engine.load_flags import load_flags
 SINCE = (0, 31)
 """The first release of vLLM that has ``preload``."""
 
-LONGEST_FOLDER = 37
-"""Letters of a folder whose sockets can be named: 107 bytes (unix(7)) less vLLM's name, where the GPU's id may be hashed by SHA-256."""
-
 KEYS = frozenset(
     {"MODEL_PATH", "DTYPE", "TENSOR_PARALLEL_SIZE", "EXPERT_PARALLEL", "KV_CACHE_DTYPE", "MM_ENCODER_TP_MODE", "MAX_IMAGES", "MAX_VIDEOS"}
     | {"LOAD_STRATEGY", "VLLM_EXTRA_ARGS", "GPU_COUNT"}
 )
 """Settings that its command line can depend on."""
+
+NOT_WITH = frozenset({"--load-format", "--model-loader-extra-config", "--enable-sleep-mode"})
+"""Flags in VLLM_EXTRA_ARGS that would undo it: another loader, or one that moves the weights away."""
 
 SERVER_ONLY = frozenset(
     f"--{name}"

@@ -12,6 +12,7 @@ from typing import Any
 from qwen_fp8_ops.engine.command import uses_expert_parallel
 from qwen_fp8_ops.plan.cards import GIB
 from qwen_fp8_ops.plan.fit import Case, Fit
+from qwen_fp8_ops.plan.overhead import beside_share
 from qwen_fp8_ops.plan.rank import expert_block
 from qwen_fp8_ops.weights.facts import VisionFacts
 
@@ -155,7 +156,7 @@ def _images(case: Case, fit: Fit) -> Iterator[Advice]:
 def _utilisation(case: Case, fit: Fit) -> Iterator[Advice]:
     """An idle GPU has some of its memory taken before the engine looks."""
     usable = case.hardware.usable_bytes
-    if not case.settings.on_cpu and fit.budget_bytes > usable - IDLE_BYTES:
+    if not case.settings.on_cpu and fit.budget_bytes + beside_share(case.settings) > usable - IDLE_BYTES:
         free = f"{(usable - IDLE_BYTES) / GIB:.1f} of {usable / GIB:.1f} GiB, beside CUDA's context and NCCL"
         yield Advice("GPU_MEMORY_UTIL", HIGHEST_UTIL, f"{case.settings.gpu_memory_util} of a GPU is more than an idle one may have free ({free}): then it does not start")
 

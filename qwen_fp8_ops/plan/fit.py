@@ -11,7 +11,7 @@ from qwen_fp8_ops.engine.command import uses_expert_parallel
 from qwen_fp8_ops.engine.version import BLOCKS_REFINED_SINCE, release
 from qwen_fp8_ops.plan import refusals
 from qwen_fp8_ops.plan.cards import GIB, Hardware
-from qwen_fp8_ops.plan.overhead import Overhead
+from qwen_fp8_ops.plan.overhead import Overhead, beside_share
 from qwen_fp8_ops.plan.rank import RankBytes, expert_block, rank_bytes, slice_width
 from qwen_fp8_ops.weights.facts import CheckpointFacts
 
@@ -83,6 +83,10 @@ class Case:
         for index, free in enumerate(hardware.free_bytes[:ranks]):
             if free < budget and not settings.on_cpu:
                 return "GPU_MEMORY_UTIL", refusals.not_free(index, free, hardware.usable_bytes, settings.gpu_memory_util)
+            if free < budget + beside_share(settings):
+                return "GPU_MEMORY_UTIL", refusals.not_free_beside_weights(
+                    index, free, hardware.usable_bytes, settings.gpu_memory_util, rank.logged_bytes, beside_share(settings)
+                )
         if facts.quant_block and facts.expert_width and not self._experts_split():
             return "EXPERT_PARALLEL", refusals.experts_do_not_split(slice_width(settings, facts), facts.quant_block)
         if settings.on_cpu and room > hardware.usable_bytes:

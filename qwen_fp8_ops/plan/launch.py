@@ -33,6 +33,8 @@ class Invocation:
 
 @dataclass(frozen=True)
 class LaunchPlan:
+    """``load_strategy`` is what LOAD_STRATEGY=auto came to, None where it was left to the engine."""
+
     home: Path
     profile: str
     invocation: Invocation
@@ -42,6 +44,7 @@ class LaunchPlan:
     media_root: Path
     api_keys_file: Path | None
     programs: tuple[Program, ...]
+    load_strategy: str | None = None
 
     @property
     def engines(self) -> tuple[Program, ...]:
@@ -81,6 +84,7 @@ class LaunchPlan:
             "media_root": str(self.media_root),
             "api_keys_file": str(self.api_keys_file) if self.api_keys_file else None,
             "url": self.url,
+            "load_strategy": self.load_strategy,
             "programs": [{**asdict(program), "env": dict(program.env)} for program in self.programs],
         }
 
@@ -105,6 +109,7 @@ class LaunchPlan:
                 media_root=Path(value["media_root"]),
                 api_keys_file=Path(value["api_keys_file"]) if value["api_keys_file"] else None,
                 programs=tuple(Program.from_json(program) for program in value["programs"]),
+                load_strategy=value.get("load_strategy"),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise OpsError(f"The plan is damaged: {error!r}", code="damaged-file", fix="Start again: ./start_service.sh") from error
@@ -131,6 +136,7 @@ def make_plan(configuration: Configuration, paths: RunPaths, *, python: str = sy
         media_root=media_root,
         api_keys_file=settings.folder(settings.api_keys_file, paths.home) if settings.api_keys_file else None,
         programs=programs_of(Origin(settings, paths, model_path, media_root, python, load_strategy)),
+        load_strategy=load_strategy,
     )
 
 

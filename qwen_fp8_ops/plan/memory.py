@@ -10,7 +10,7 @@ from qwen_fp8_ops.engine.command import uses_expert_parallel
 from qwen_fp8_ops.plan.advice import Advice, advise
 from qwen_fp8_ops.plan.cards import Hardware
 from qwen_fp8_ops.plan.fit import Case, Fit
-from qwen_fp8_ops.plan.overhead import Overhead
+from qwen_fp8_ops.plan.overhead import Overhead, beside_share
 from qwen_fp8_ops.weights.facts import CheckpointFacts
 
 SCHEMA = 1
@@ -80,6 +80,7 @@ class MemoryPlan:
                 "kv_bytes_per_token": rank.kv_bytes_per_token,
                 "kv_room_bytes": fit.kv_room_bytes,
                 "overhead_bytes": self.overhead.bytes,
+                "weight_cache_bytes": beside_share(settings),
             },
             "overhead": asdict(self.overhead),
             "kv_tokens": fit.kv_tokens,

@@ -18,6 +18,10 @@ ACTIVATIONS_BYTES = 3 * GIB
 GRAPHS_BYTES = 1 * GIB
 """vLLM's own estimate varies widely: 0.3 GiB for a few batch sizes, and tens of GiB too much in vllm#45178."""
 
+WEIGHT_CACHE_BYTES = 1 * GIB
+"""What the process that keeps a rank's weights takes beside them: a CUDA context, NCCL's buffers. Assumed; it is outside of the engine's
+share (GPU_MEMORY_UTIL), of which vLLM takes off the weights alone."""
+
 
 @dataclass(frozen=True)
 class Overhead:
@@ -38,6 +42,11 @@ def assumed(settings: Settings, vllm_version: str) -> Overhead:
     if release(vllm_version) < GRAPHS_COUNTED_SINCE:
         return Overhead(ACTIVATIONS_BYTES, "assumed", f"{base}; vLLM {vllm_version} takes CUDA graphs from what is left beside the budget")
     return Overhead(ACTIVATIONS_BYTES + GRAPHS_BYTES, "assumed", f"{base}, and 1 GiB for the estimate of CUDA graphs that vLLM takes off since 0.21", GRAPHS_BYTES)
+
+
+def beside_share(settings: Settings) -> int:
+    """Bytes of each GPU that must be free beside the engine's share."""
+    return WEIGHT_CACHE_BYTES if settings.weight_cache and not settings.on_cpu else 0
 
 
 def given(count: int) -> Overhead:

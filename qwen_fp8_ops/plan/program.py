@@ -20,7 +20,7 @@ class Program:
 
     ``env`` is added to the supervisor's own environment. ``url`` is what clients use, ``health_url`` answers 200 when it can
     serve. Times are seconds. ``needs`` names programs that must be ready before it is started; ``argv_alone`` is its command when
-    one of those has been given up. ``sockets`` is the folder in which the weight cache listens; it has no port.
+    one of those has been given up. The weight cache has no port: ``sockets`` is the folder in which each of its ``ranks`` listens.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Program:
     needs: tuple[str, ...] = ()
     argv_alone: tuple[str, ...] = ()
     sockets: str = ""
+    ranks: int = 0
 
     @property
     def is_engine(self) -> bool:

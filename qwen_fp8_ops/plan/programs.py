@@ -80,6 +80,7 @@ def _weight_cache(origin: Origin) -> Program:
         ready_seconds=settings.start_timeout,
         stop_seconds=WEIGHT_CACHE_STOP_SECONDS,
         sockets=str(paths.weight_sockets),
+        ranks=settings.tensor_parallel_size,
     )
 
 

@@ -39,6 +39,15 @@ def not_free(index: int, free: int, total: int, util: float) -> str:
     )
 
 
+def not_free_beside_weights(index: int, free: int, total: int, util: float, weights: int, cache: int) -> str:
+    """By then the cache has taken the weights, and what its own process needs."""
+    return (
+        f"ValueError: Free memory on device cuda:{index} ({gib(free - weights - cache)}/{gib(total)} GiB) on startup is less than the engine's budget after "
+        f"excluding external process's weights ({util}, {gib(math.ceil(total * util) - weights)} GiB). Decrease GPU memory utilization or reduce GPU memory "
+        "used by other processes."
+    )
+
+
 def not_free_on_cpu(available: int, total: int, wanted: int) -> str:
     return (
         f"ValueError: Available memory on node 0 ({gib(available)}/{gib(total)} GiB) on kv cache allocation is less than requested memory for kv "

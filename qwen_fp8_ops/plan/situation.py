@@ -129,8 +129,11 @@ class Situation:
         return owner is not None and owner.pid != os.getpid() and owner.alive
 
 
-def plan_here(configuration: Configuration, paths: RunPaths, environ: Mapping[str, str]) -> LaunchPlan:
+def plan_here(configuration: Configuration, paths: RunPaths, environ: Mapping[str, str], *, like: LaunchPlan | None = None) -> LaunchPlan:
     """The launch plan for this machine, with LOAD_STRATEGY=auto and PORT=auto decided.
+
+    Args:
+        like: a plan whose weights may stay where they are, so that its LOAD_STRATEGY=auto holds.
 
     Raises:
         ConfigError: VLLM_EXTRA_ARGS sets what a key of ours sets.
@@ -138,10 +141,14 @@ def plan_here(configuration: Configuration, paths: RunPaths, environ: Mapping[st
     """
     settings = configuration.settings
     situation = Situation(settings, settings.folder(settings.model_path, paths.home), paths, environ)
-    choice = situation.load_choice()
+    if like and like.texts["LOAD_STRATEGY"] == configuration.sources["LOAD_STRATEGY"].text:
+        strategy = like.load_strategy
+    else:
+        choice = situation.load_choice()
+        strategy = choice.strategy if choice else None
     seed = f"{environ.get('SLURM_JOB_ID', '')} {paths.home}"
     configuration = with_ports(configuration, seed=seed, keep=situation.ports_in_use())
-    return make_plan(configuration, paths, load_strategy=choice.strategy if choice else None)
+    return make_plan(configuration, paths, load_strategy=strategy)
 
 
 def expected_memory(plan: LaunchPlan, paths: RunPaths, environ: Mapping[str, str]) -> dict[str, int] | None:

@@ -25,6 +25,7 @@ from qwen_fp8_ops.preflight.network import check_ports, media_is_served
 from qwen_fp8_ops.preflight.settings import check_settings
 from qwen_fp8_ops.preflight.storage import check_clock, check_folders, check_media_root
 from qwen_fp8_ops.preflight.subject import Subject
+from qwen_fp8_ops.preflight.weight_cache import check_weight_cache
 from qwen_fp8_ops.preflight.weights import check_model, check_weights
 
 CHECKS: tuple[Check, ...] = (
@@ -51,6 +52,7 @@ CHECKS: tuple[Check, ...] = (
     check_weights,
     check_memory,
     check_settings,
+    check_weight_cache,
     check_folders,
     check_media_root,
     check_caches,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from qwen_fp8_ops.outside.nvml import Gpu
 from qwen_fp8_ops.outside.owner import owner_of
+from qwen_fp8_ops.plan.overhead import beside_share
 from qwen_fp8_ops.preflight.check import check
 from qwen_fp8_ops.preflight.finding import Finding
 from qwen_fp8_ops.preflight.subject import Standing, Subject
@@ -38,13 +39,15 @@ def foreign(subject: Subject, gpus: tuple[Gpu, ...]) -> list[Holder]:
     return [Holder(gpu.index, one.pid, one.memory_bytes) for gpu in gpus for one in gpu.processes if one.pid not in subject.own_pids]
 
 
-@check(GROUP, {"gpu-free-memory": "every GPU has the memory free that the engine will ask for: GPU_MEMORY_UTIL of it"})
+@check(
+    GROUP, {"gpu-free-memory": "every GPU has the memory free that the engine will ask for: GPU_MEMORY_UTIL of it, and what a weight cache takes beside that"}
+)
 def check_free_memory(subject: Subject) -> Iterator[Finding]:
-    util, short, tightest = subject.settings.gpu_memory_util, [], None
+    util, beside, short, tightest = subject.settings.gpu_memory_util, beside_share(subject.settings), [], None
     for gpu in subject.gpus:
         if gpu.memory_used_bytes is None or gpu.memory_free_bytes is None:
             continue
-        needed = math.ceil((gpu.memory_used_bytes + gpu.memory_free_bytes) * util)
+        needed = math.ceil((gpu.memory_used_bytes + gpu.memory_free_bytes) * util) + beside
         free = gpu.memory_free_bytes + _given_back(subject, gpu)
         if free < needed:
             short.append((gpu, free, needed))
@@ -99,7 +102,8 @@ def _leftovers(gpus: tuple[Gpu, ...], subject: Subject) -> list[Holder]:
 def _ways(subject: Subject, short: list[tuple[Gpu, int, int]]) -> str:
     """The largest share that would do, to two places, is what vLLM takes without a word."""
     gpus = tuple(gpu for gpu, _, _ in short)
-    share = min(math.floor(100 * free / ((gpu.memory_used_bytes or 0) + (gpu.memory_free_bytes or 0))) / 100 for gpu, free, _ in short)
+    beside = beside_share(subject.settings)
+    share = min(math.floor(100 * (free - beside) / ((gpu.memory_used_bytes or 0) + (gpu.memory_free_bytes or 0))) / 100 for gpu, free, _ in short)
     ways = [
         _look(foreign(subject, gpus)),
         f"Or take less: --set GPU_MEMORY_UTIL={share:.2f}; `qwen-fp8 plan` tells whether that is enough." if share >= 0.1 else "",

@@ -16,7 +16,6 @@ PHOTO_MB = 8
     "Model",
     {
         "dtype-float16": "DTYPE is not float16, which turns off fast FP8 kernels and can overflow",
-        "weight-cache": "WEIGHT_CACHE is off: this version does not know it yet",
         "body-limit": "MAX_BODY_MB lets a photo through",
     },
 )
@@ -24,7 +23,5 @@ def check_settings(subject: Subject) -> Iterator[Finding]:
     settings = subject.settings
     if settings.dtype == "float16":
         yield Finding("dtype-float16", "warn", "DTYPE=float16 turns off DeepGEMM kernels and can overflow", "Set DTYPE=bfloat16, the checkpoint's own.")
-    if settings.weight_cache:
-        yield Finding("weight-cache", "fail", "WEIGHT_CACHE=on is not supported by this version", "Set WEIGHT_CACHE=off.")
     if settings.max_body_mb < PHOTO_MB:
         yield Finding("body-limit", "warn", f"MAX_BODY_MB={settings.max_body_mb} is less than a photo takes as base64", "Set MAX_BODY_MB=256.")

@@ -9,6 +9,7 @@ from qwen_fp8_ops.outside.storage import ReadRate
 from qwen_fp8_ops.plan.calibration import Measured
 from qwen_fp8_ops.plan.load_strategy import LoadChoice
 from qwen_fp8_ops.plan.memory import MemoryPlan
+from qwen_fp8_ops.plan.overhead import beside_share
 from qwen_fp8_ops.report.words import GIB, duration, gib
 
 WIDTH = 100
@@ -42,7 +43,7 @@ def _table(plan: MemoryPlan, measured: Measured | None) -> Iterator[str]:
     yield f"Checkpoint: {plan.facts.checkpoint_bytes / 1e9:.2f} GB ({_size(plan.facts.checkpoint_bytes)}), {plan.facts.parameters:,} parameters, {source}"
     yield "Each rank:" if settings.tensor_parallel_size > 1 else "The one rank:"
     rows = [
-        ("weights", _size(rank.weights_bytes), "" if settings.on_cpu else f"the engine's log will say about {rank.logged_bytes / GIB:.2f}"),
+        ("weights", _size(rank.weights_bytes), _weights_note(plan)),
         ("  experts", _size(rank.experts_bytes), "whole experts" if plan.expert_parallel else "a slice of each"),
         ("  attention", _size(rank.attention_bytes), ""),
         ("  embeddings", _size(rank.embeddings_bytes), "and lm_head"),
@@ -52,6 +53,8 @@ def _table(plan: MemoryPlan, measured: Measured | None) -> Iterator[str]:
     ]
     if not settings.on_cpu:
         rows.append(("overhead", _size(plan.overhead.bytes), plan.overhead.why))
+        if beside_share(settings):
+            rows.append(("weight cache", _size(beside_share(settings)), "of its own, assumed: a CUDA context and NCCL, beside GPU_MEMORY_UTIL; the weights count once"))
         rows.append(("KV cache", _size(fit.kv_room_bytes), f"of {_size(fit.budget_bytes)} = {settings.gpu_memory_util} x {_size(plan.hardware.usable_bytes)} ({plan.hardware.source})"))
     else:
         rows.append(("KV cache", _size(fit.kv_room_bytes), f"CPU_KV_CACHE_GIB, for each rank; {_size(plan.hardware.usable_bytes)} of this host's memory are free"))
@@ -63,6 +66,13 @@ def _table(plan: MemoryPlan, measured: Measured | None) -> Iterator[str]:
         yield from _row("FP8 here", "", plan.hardware.fp8)
     if measured and measured.kv_cache_tokens:
         yield from _row("last start", "", f"{measured.at}: the engine logged {measured.kv_cache_tokens:,} tokens (MAX_MODEL_LEN={measured.max_model_len:,})")
+
+
+def _weights_note(plan: MemoryPlan) -> str:
+    if plan.settings.on_cpu:
+        return ""
+    log = "weight cache's" if plan.settings.weight_cache else "engine's"
+    return f"the {log} log will say about {plan.fit.rank.logged_bytes / GIB:.2f}"
 
 
 def _heads(plan: MemoryPlan) -> str:

@@ -31,13 +31,19 @@ class Life(StrEnum):
 
 @dataclass
 class Child:
-    """``reused``: a media server that somebody else started and we only use. Moments are monotonic seconds."""
+    """``reused``: a media server that somebody else started and we only use. ``alone``: it runs without what it needs. ``family``:
+    the pids of its processes when it became ready. ``expected_seconds``: what an earlier start of the same took. Moments are monotonic
+    seconds.
+    """
 
     program: Program
     life: Life = Life.WAITING
     popen: subprocess.Popen[bytes] | None = None
     identity: Identity | None = None
     reused: bool = False
+    alone: bool = False
+    family: frozenset[int] = frozenset()
+    expected_seconds: float | None = None
     was_ready: bool = False
     starts: int = 0
     deaths: list[float] = field(default_factory=list)
@@ -58,8 +64,11 @@ class Child:
     def restarts(self) -> int:
         return max(0, self.starts - 1)
 
-    def start(self, job_id: str | None, probing: Probing) -> None:
+    def start(self, job_id: str | None, probing: Probing, *, alone: bool = False) -> None:
         """Begin a new attempt in a session of its own, with a log file of its own.
+
+        Args:
+            alone: what it needs has been given up.
 
         Raises:
             OpsError: the command or its log file cannot be opened.
@@ -73,13 +82,18 @@ class Child:
             # O_APPEND by "ab": the log can then be emptied under the writer (log_files.cut).
             with log.open("ab") as output:
                 self.popen = subprocess.Popen(
-                    self.program.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environ, start_new_session=True
+                    self.program.argv_alone if alone else self.program.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environ,
+                    start_new_session=True,
                 )
         except OSError as error:
             raise OpsError(f"Cannot start {self.program.name}: {error.strerror}: {error.filename}", code="cannot-start") from error
         self.identity = process.identify(self.popen.pid, job_id)
         self.life, self.started, self.problem = Life.STARTING, clock.monotonic(), ""
-        self.starts += 1
+        self.starts, self.alone = self.starts + 1, alone
         self.startup, self.tail, self.metrics = StartupLog(), log_files.Tail(log), None
         self.watch(probing)
 

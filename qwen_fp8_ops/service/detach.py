@@ -13,10 +13,10 @@ from typing import IO, Any
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import ExitCode, NotRunningError, OpsError
 from qwen_fp8_ops.outside import lock, process
-from qwen_fp8_ops.outside.files import make_folder, read_json, write_error, write_json
+from qwen_fp8_ops.outside.files import make_folder, read_json, write_error
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.service import log_files
+from qwen_fp8_ops.service.changeover import Request
 from qwen_fp8_ops.service.start import already_running
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
 from qwen_fp8_ops.service.succession import is_over
@@ -70,21 +70,35 @@ def start_detached(command: Sequence[str], paths: RunPaths, talk: Talk) -> dict[
         raise _why_it_ended(paths, supervisor, said[-LINES_READ:])
 
 
-def restart(plan: LaunchPlan, supervisor: Identity, paths: RunPaths, talk: Talk) -> dict[str, Any]:
-    """Have the running supervisor take up ``plan``; returns state.json's content once the service is ready again.
+def restart(request: Request, supervisor: Identity, paths: RunPaths, talk: Talk) -> dict[str, Any]:
+    """Have the running supervisor take up another plan; returns state.json's content once the service is ready again.
 
     Raises:
-        OpsError: the new start failed.
+        OpsError: the new start failed. Where the plan before was taken up again, the service is ready all the same.
     """
     generation = (read_json(paths.state) or {}).get("generation", 0)
-    write_json(paths.next_plan, plan.as_json())
+    request.write(paths)
     process.send(supervisor, RESTART_SIGNAL)
     while supervisor.alive:
         state = _state_of(paths, supervisor)
         if state and state.get("generation", 0) > generation and _follow(state, talk):
+            _refuse_taken_back(state)
             return state
         time.sleep(POLL_SECONDS)
     raise _why_it_ended(paths, supervisor, log_files.last_lines(paths.supervisor_log, LINES_READ))
+
+
+def _refuse_taken_back(state: dict[str, Any]) -> None:
+    """
+    Raises:
+        OpsError: it serves, with the settings of before.
+    """
+    change = state.get("change") or {}
+    error = change.get("taken_back")
+    if error:
+        asked = " ".join(f"{key}={text['to']}" for key, text in change["settings"].items())
+        message = f"It does not start with {asked}, and serves again with the settings of before. {error['message']}"
+        raise OpsError(message, code="settings-taken-back", fix=error["fix"])
 
 
 def running_supervisor(paths: RunPaths) -> Identity:

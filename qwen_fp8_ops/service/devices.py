@@ -13,7 +13,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def confined(plan: LaunchPlan, allocation: Allocation | None, environ: Mapping[str, str]) -> LaunchPlan:
-    """The plan with ``CUDA_VISIBLE_DEVICES`` for its engines, where SLURM granted GPUs and did not set it: in salloc's own shell
+    """The plan with ``CUDA_VISIBLE_DEVICES`` for its engines and their weight cache, where SLURM granted GPUs and did not set it: in salloc's own shell
     and in one that came by ssh. Where the driver shows no more than what was granted, the site confines us already, and the
     node's own numbers would be wrong.
     """
@@ -21,4 +21,4 @@ def confined(plan: LaunchPlan, allocation: Allocation | None, environ: Mapping[s
     if plan.settings.on_cpu or VARIABLE in environ or not granted or len(gpus.snapshot().gpus) <= len(granted):
         return plan
     ours = {VARIABLE: ",".join(map(str, granted))}
-    return replace(plan, programs=tuple(replace(program, env={**program.env, **ours}) if program.is_engine else program for program in plan.programs))
+    return replace(plan, programs=tuple(replace(program, env={**program.env, **ours}) if program.loads_weights else program for program in plan.programs))

@@ -7,6 +7,7 @@ import shutil
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.outside.files import write_json
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_sockets
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.service import scratch
 from qwen_fp8_ops.slurm.allocation import Allocation
@@ -39,3 +40,4 @@ def withdraw(paths: RunPaths) -> None:
         file.unlink(missing_ok=True)
     shutil.rmtree(paths.in_flight, ignore_errors=True)
     scratch.clear(paths.run)
+    remove_sockets(paths.weight_sockets)

@@ -1,4 +1,9 @@
-"""Keeps the programs of a plan running: starts those that are due, judges their health, starts again those that died."""
+"""Keeps the programs of a plan running: starts those that are due, judges their health, starts again those that died.
+
+The weight cache is one of them, with rules of its own. An engine that has mapped weights goes on when the cache dies: the driver keeps
+memory as long as anybody maps it (NVIDIA promises nothing of the kind, so the service is degraded and says so). A second cache beside
+such an engine would take the weights' memory twice, so it waits until the engine ends, and the next engine waits for it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,13 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.plan.launch import LaunchPlan
-from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.plan.situation import Situation
 from qwen_fp8_ops.service import ladder, log_files
 from qwen_fp8_ops.service.child import Child, Life
 from qwen_fp8_ops.service.crashes import CrashBook
+from qwen_fp8_ops.service.crew import Crew
 from qwen_fp8_ops.service.outcome import Failure
 from qwen_fp8_ops.service.policy import GiveUp, after_death
 from qwen_fp8_ops.service.post_mortem import PostMortem
@@ -31,6 +37,8 @@ FAILURES_UNTIL_DEGRADED = 2
 LOG_CHECK_SECONDS = 10.0
 DYING_SECONDS = 60.0
 """From the death of the engine's core, at which the API server tells its clients so, to the end of the API server itself."""
+CACHE_TO_BLAME = frozenset({"weight-cache-lost", "weight-cache-mismatch"})
+"""Causes of an engine's death that another start of the engine alone would die of again."""
 SILENT = "it has work, and for half of HANG_TIMEOUT nothing of it has moved"
 
 
@@ -50,12 +58,11 @@ class Keeper:
         wake: Callable[[], None],
         post_mortem: PostMortem,
     ) -> None:
-        self.plan = plan
+        self.crew = Crew(plan)
         self.paths = paths
         self.me = me
         self.recorder = recorder
         self.talk = talk
-        self.children = [Child(program) for program in plan.programs]
         self.failure: Failure | None = None
         self.ready_once = False
         self._key = key
@@ -66,14 +73,12 @@ class Keeper:
         self._next_log_check = 0.0
 
     @property
-    def engines(self) -> list[Child]:
-        return [child for child in self.children if child.program.is_engine]
+    def plan(self) -> LaunchPlan:
+        return self.crew.plan
 
     @property
-    def load_name(self) -> str:
-        """What an earlier start must have loaded to be comparable."""
-        settings = self.plan.settings
-        return f"{self.plan.model_path} tp{settings.tensor_parallel_size}{' eager' if settings.enforce_eager else ''}"
+    def children(self) -> list[Child]:
+        return self.crew.children
 
     def begin(self) -> None:
         """Before the first program starts."""
@@ -96,11 +101,10 @@ class Keeper:
             wake=self._wake,
         )
 
-    def take_up(self, plan: LaunchPlan) -> None:
-        """Go over to another plan, whose unchanged programs run on; the others were ended before."""
-        kept = {child.program.name: child for child in self.children if child.program in unchanged(self.plan, plan)}
-        self.children = [kept.get(program.name) or Child(program) for program in plan.programs]
-        self.plan, self.ready_once = plan, False
+    def take_up(self, plan: LaunchPlan, *, keep_weights: bool) -> None:
+        """Go over to another plan, with no failure yet."""
+        self.crew.take_up(plan, keep_weights=keep_weights)
+        self.ready_once, self.failure = False, None
 
     # --- one round ----------------------------------------------------------------------------------------------------------
 
@@ -108,13 +112,14 @@ class Keeper:
         """True when a program was started."""
         started = False
         for child in self.children:
-            if child.life is Life.WAITING and clock.monotonic() >= child.start_at:
+            if child.life is Life.WAITING and clock.monotonic() >= child.start_at and self.crew.may_start(child):
                 try:
-                    child.start(self.me.job_id, self._probing())
+                    child.start(self.me.job_id, self._probing(), alone=self.crew.is_alone(child))
                 except OpsError as error:
                     self.failure = Failure(State.FAILED, error)
                     break
                 started = True
+                child.expected_seconds = self.recorder.load_seconds(self._load_name(child)) if child.program.loads_weights else None
                 self.recorder.event("program-started", name=child.program.name, pid=child.identity.pid if child.identity else None, attempt=child.starts)
         return started
 
@@ -125,7 +130,7 @@ class Keeper:
             if child.popen is not None and not child.running:
                 self._died(child)
                 continue
-            if child.life is Life.STARTING and child.program.is_engine:
+            if child.life is Life.STARTING and child.program.loads_weights:
                 child.read_log()
             if child.prober:
                 self._judge(child)
@@ -162,6 +167,10 @@ class Keeper:
                 child.ended()
                 child.reused, child.life = False, Life.WAITING  # whoever owned it ended it: start our own
                 return
+            if child.program.is_weight_cache:
+                self._forget_process(child)  # what is left of it is of no use
+                self._start_again(child, health.problem)
+                return
         if silent > self.plan.settings.hang_timeout and not child.reused:
             self._hangs(child)
 
@@ -174,13 +183,21 @@ class Keeper:
 
     def _became_ready(self, child: Child) -> None:
         seconds = clock.monotonic() - child.started
-        if child.program.is_engine and child.life is Life.STARTING:
+        if child.program.loads_weights and child.life is Life.STARTING:
             child.read_log()
-            self.recorder.remember_load_seconds(self.load_name, seconds)
+            self.recorder.remember_load_seconds(self._load_name(child), seconds)
+        if child.program.is_engine and child.life is Life.STARTING:
             situation = Situation(self.plan.settings, self.plan.model_path, self.paths, os.environ)
             self.recorder.attempt(lambda: situation.remember_start(child.startup.memory))
+        child.family = frozenset(member.pid for member in child.members())
         child.life, child.was_ready, child.problem = Life.READY, True, ""
         self.recorder.event("program-ready", name=child.program.name, seconds=round(seconds, 2))
+
+    def _load_name(self, child: Child) -> str:
+        """What an earlier start must have loaded to be comparable."""
+        settings, program = self.plan.settings, child.program
+        how = " for the weight cache" if program.is_weight_cache else " mapped" if program.needs and not child.alone else ""
+        return f"{self.plan.model_path} tp{settings.tensor_parallel_size}{' eager' if settings.enforce_eager else ''}{how}"
 
     # --- death --------------------------------------------------------------------------------------------------------------
 
@@ -193,6 +210,9 @@ class Keeper:
         if served:
             self._crashed(child, words, DYING_SECONDS)
         self.recorder.event("program-died", name=child.program.name, how=words, code=found.code, cause=list(found.lines))
+        if found.code in CACHE_TO_BLAME and (cache := self.crew.weight_cache) and cache.running:
+            self._forget_process(cache)
+            self._start_again(cache, "an engine could not map its weights")
         self._start_again(child, found.after(words), found)
 
     def _hangs(self, child: Child) -> None:
@@ -219,30 +239,32 @@ class Keeper:
         left = ladder.kill(child.members(), self._pause)
         if left:
             self.recorder.event("not-ended", name=child.program.name, pids=[member.pid for member in left])
+        remove_counters(child.family)
         child.popen = None
 
     def _start_again(self, child: Child, why: str, diagnosis: Diagnosis | None = None) -> None:
         now = clock.monotonic()
         child.deaths.append(now)
         child.problem = why
+        if child.program.is_weight_cache:
+            self._end_engines_without_weights()
         retryable = diagnosis is None or diagnosis.retryable
         decision = after_death(deaths=child.deaths, now=now, limit=self.plan.settings.restart_limit, was_ready=child.was_ready, retryable=retryable, cause=why)
         if isinstance(decision, GiveUp):
             child.life = Life.STOPPED
             self.recorder.event("program-given-up", name=child.program.name, why=decision.why)
-            if self._needed(child):
+            if not (self.ready_once and self.crew.can_do_without(child)):
                 self.failure = Failure.of_program(decision, child.program, diagnosis)
             else:
                 self.talk.say(f"{child.program.name} is not started again: {decision.why}", level="error")
             return
         child.life, child.start_at = Life.WAITING, now + decision.delay_seconds
-        self.talk.say(f"{child.program.name} died ({why}); starting it again in {decision.delay_seconds:g} s.", level="warning")
+        when = f"in {decision.delay_seconds:g} s" if self.crew.may_start(child) else "when the engine, which keeps what it has mapped, starts the next time"
+        self.talk.say(f"{child.program.name} died ({why}); starting it again {when}.", level="warning")
 
-    def _needed(self, child: Child) -> bool:
-        """Can the service go on without it? A first start wants everything; later one engine is enough to serve."""
-        return not self.ready_once or (child.program.is_engine and all(other.life is Life.STOPPED for other in self.engines))
-
-
-def unchanged(old: LaunchPlan, new: LaunchPlan) -> list[Program]:
-    """Programs, engines excepted, that a change of plan leaves running."""
-    return [program for program in new.programs if not program.is_engine and program in old.programs]
+    def _end_engines_without_weights(self) -> None:
+        """An engine that was just starting has perhaps not mapped all of them; one that serves has."""
+        for engine in self.crew.engines:
+            if engine.life is Life.STARTING and not engine.alone:
+                self._forget_process(engine)
+                engine.life = Life.WAITING

@@ -12,6 +12,7 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, net, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import ladder
@@ -59,7 +60,7 @@ def make_way(plan: LaunchPlan, paths: RunPaths, say: Callable[[str], None]) -> N
     members = find(paths)
     _end(members, say)
     deadline = clock.monotonic() + PORTS_SECONDS
-    while members and any(_is_closing(program) for program in plan.programs) and clock.monotonic() < deadline:
+    while members and any(_is_closing(program) for program in plan.programs if program.port) and clock.monotonic() < deadline:
         _sleep(0.05)
 
 
@@ -68,7 +69,9 @@ def _end(members: list[Identity], say: Callable[[str], None]) -> list[Identity]:
     if members:
         names = ", ".join(f"{member.pid} ({process.command_line(member.pid)[:40] or '?'})" for member in members)
         say(f"Ending what an earlier run left behind: {names}")
-    return ladder.kill(members, _sleep)
+    left = ladder.kill(members, _sleep)
+    remove_counters(member.pid for member in members)
+    return left
 
 
 def _is_closing(program: Program) -> bool:

@@ -10,6 +10,7 @@ from qwen_fp8_ops.engine.failures.rule import Diagnosis
 from qwen_fp8_ops.errors import ExitCode, GaveUpError, OpsError, TimedOutError
 from qwen_fp8_ops.outside import clock, gpus, net, process
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_sockets
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.service.ladder import Pause
@@ -103,7 +104,11 @@ def find_leftovers(plan: LaunchPlan, paths: RunPaths, not_ended: Iterable[Identi
         used_before: GPU memory before the start, in bytes by uuid.
     """
     found = [f"pid {left.pid} still runs ({process.command_line(left.pid)[:80] or 'no command'})" for left in not_ended if left.alive]
+    sockets = remove_sockets(paths.weight_sockets)
+    found += [sockets] if sockets else []
     for program in plan.programs:
+        if not program.port:
+            continue
         owner = net.port_owner(program.host, program.port)
         if owner and owner.pid and is_marked(owner.pid, paths):  # somebody else may have taken the port by now
             found.append(f"port {program.port} is still in use by {owner}")

@@ -64,7 +64,7 @@ class PostMortem:
             bad_files=partial(_bad_files, plan.model_path),
             port_owner=partial(_port_owner, program),
         )
-        if not program.is_engine:
+        if not program.loads_weights:
             return diagnose(scene, rules=(UNKNOWN,))
         situation = Situation(plan.settings, plan.model_path, self._paths, os.environ)
         room = None if scene.kv_room_gib is None else round(scene.kv_room_gib * GIB)

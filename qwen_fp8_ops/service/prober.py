@@ -1,7 +1,7 @@
 """Finds out how one program is, in threads of their own, so that a hung program cannot hang the supervisor.
 
     alive       its process runs                  (the keeper sees that)
-    serving     its health page answers 200       asked here, every PROBE_INTERVAL
+    serving     its health page answers 200       asked here, every PROBE_INTERVAL (a weight cache has none: all its ranks listen)
     answering   it answers a real request         asked by the ``Asker``, at the same pace, with all the patience it needs
     moving      its loop turns                    told by the counters on the engine's metrics page (``Pulse``)
 
@@ -14,14 +14,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+from qwen_fp8_ops.engine import weight_sockets
 from qwen_fp8_ops.engine.metrics import EngineMetrics, parse_metrics
 from qwen_fp8_ops.outside import clock, http, process
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.program import Program
 from qwen_fp8_ops.service.asker import Asker
 from qwen_fp8_ops.service.pulse import Pulse
-from qwen_fp8_ops.service.questions import ask_picture, ask_token
+from qwen_fp8_ops.service.questions import ask_picture, ask_token, ask_weights
 
 UNTIL_READY_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
@@ -44,6 +46,8 @@ class Probing:
     wake: Callable[[], None]
 
     def asker(self, program: Program, pulse: Pulse) -> Asker:
+        if program.is_weight_cache:
+            return Asker(program.name, pulse, partial(ask_weights, program, patience_seconds=self.patience_seconds))
         if not program.is_engine:
             return Asker(program.name, pulse, partial(ask_picture, self.picture_url, patience_seconds=self.patience_seconds))
         token = partial(ask_token, program, key=self.key, patience_seconds=self.patience_seconds)
@@ -97,6 +101,8 @@ class Prober(threading.Thread):
             self._cancelled.wait(self._probing.interval_seconds if answered and not problem else UNTIL_READY_SECONDS if not answered else AGAIN_SECONDS)
 
     def _problem(self) -> str:
+        if self.program.is_weight_cache:
+            return weight_sockets.problem(Path(self.program.sockets), self.program.ranks)
         answer = http.get(self.program.health_url, timeout=HEALTH_TIMEOUT_SECONDS)
         return "" if answer.ok else answer.problem or f"{self.program.health_url} answers {answer.status}"
 

@@ -1,10 +1,12 @@
-"""The real requests by which the supervisor finds out whether a program does its work: one token, one picture."""
+"""The real requests by which the supervisor finds out whether a program does its work: one token, one picture, each rank's weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from qwen_fp8_ops.engine import weight_sockets
 from qwen_fp8_ops.gate.routes import PROBE_HEADER
 from qwen_fp8_ops.outside import http
 from qwen_fp8_ops.outside.http import Answer
@@ -51,6 +53,14 @@ def ask_picture(url: str, *, patience_seconds: float) -> Reply:
     """Have the media server send its probe picture, which it does only when it can read its folder."""
     answer = http.get(url, timeout=patience_seconds)
     return Reply(answer.status is not None, "" if answer.ok else f"{url} is not served: {_reason(answer)}")
+
+
+def ask_weights(cache: Program, *, patience_seconds: float) -> Reply:
+    """Have each rank of the weight cache say how much it holds."""
+    try:
+        return Reply(True, weight_sockets.answers(Path(cache.sockets), patience_seconds))
+    except TimeoutError:
+        return Reply(False)
 
 
 def _reason(answer: Answer) -> str:

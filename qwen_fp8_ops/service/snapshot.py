@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from qwen_fp8_ops.engine.metrics import EngineMetrics
+from qwen_fp8_ops.engine.startup_log import imbalance_percent
 from qwen_fp8_ops.outside import clock
 from qwen_fp8_ops.service.child import Child, Life
 
@@ -30,7 +31,7 @@ class Rates:
         return self._rates
 
 
-def load_of(child: Child, expected_seconds: float | None) -> dict[str, Any] | None:
+def load_of(child: Child) -> dict[str, Any] | None:
     """How far a start is; None when the child is not starting. The ETA comes from the last start of the same, if there was one."""
     if child.life is not Life.STARTING:
         return None
@@ -42,7 +43,7 @@ def load_of(child: Child, expected_seconds: float | None) -> dict[str, Any] | No
         "total": log.shards_total if counted else None,
         "fraction": round((log.shards_done or 0) / log.shards_total, 3) if counted and log.shards_total else None,
         "elapsed_seconds": round(elapsed),
-        "eta_seconds": max(0, round(expected_seconds - elapsed)) if expected_seconds else None,
+        "eta_seconds": max(0, round(child.expected_seconds - elapsed)) if child.expected_seconds else None,
     }
 
 
@@ -62,18 +63,27 @@ def program_facts(child: Child) -> dict[str, Any]:
     }
 
 
-def memory_of(engines: Iterable[Child]) -> dict[str, Any] | None:
-    """What the engines logged of their memory: bytes of the fullest rank, tokens of all engines together."""
+def memory_of(engines: Iterable[Child], cache: Child | None) -> dict[str, Any] | None:
+    """What the engines logged of their memory: bytes of the fullest rank, tokens of all engines together. Weights that the cache holds
+    are the engine's too, which maps them.
+    """
     logs = [child.startup for child in engines if child.startup.memory.kv_cache_tokens is not None]
     if not logs:
         return None
     fullest = max(logs, key=lambda log: log.memory.weights_bytes_per_rank or 0)
+    held = with_mapped(fullest.weights_by_rank, cache.startup.weights_by_rank if cache else {})
     return {
         **asdict(fullest.memory),
-        "weights_bytes_by_rank": [fullest.weights_by_rank[rank] for rank in sorted(fullest.weights_by_rank)],
+        "weights_bytes_per_rank": max(held.values(), default=None),
+        "weights_bytes_by_rank": [held[rank] for rank in sorted(held)],
         "kv_cache_tokens": sum(log.memory.kv_cache_tokens or 0 for log in logs),
-        "imbalance_percent": fullest.imbalance_percent,
+        "imbalance_percent": imbalance_percent(held.values()),
     }
+
+
+def with_mapped(own: Mapping[int, int], mapped: Mapping[int, int]) -> dict[int, int]:
+    """Bytes by rank: what each loaded itself, and what it maps."""
+    return {rank: own.get(rank, 0) + mapped.get(rank, 0) for rank in own.keys() | mapped.keys()}
 
 
 def engine_totals(readings: Iterable[EngineMetrics], rates: Rates) -> dict[str, Any] | None:
@@ -96,7 +106,7 @@ def engine_totals(readings: Iterable[EngineMetrics], rates: Rates) -> dict[str, 
     }
 
 
-def children_facts(children: Sequence[Child], expected_seconds: float | None, rates: Rates) -> dict[str, Any]:
+def children_facts(children: Sequence[Child], rates: Rates) -> dict[str, Any]:
     """Everything about the programs that state.json holds."""
     engines = [child for child in children if child.program.is_engine]
     rows = [
@@ -105,16 +115,18 @@ def children_facts(children: Sequence[Child], expected_seconds: float | None, ra
             "url": child.program.url,
             "state": child.life.value,
             "pid": child.identity.pid if child.identity and child.running else None,
-            "load": load_of(child, expected_seconds),
+            "load": load_of(child),
             "restarts": child.restarts,
         }
         for child in engines
     ]
+    cache = next((child for child in children if child.program.is_weight_cache), None)
+    loads = [load_of(cache)] if cache else []
     return {
         "restarts": sum(child.restarts for child in engines),
-        "load": next((row["load"] for row in rows if row["load"]), None),
+        "load": next((load for load in [*loads, *(row["load"] for row in rows)] if load), None),
         "programs": [program_facts(child) for child in children],
         "engines": rows,
-        "memory": memory_of(engines),
+        "memory": memory_of(engines, cache if cache and not any(engine.alone for engine in engines) else None),
         "engine": engine_totals([child.metrics for child in engines if child.metrics and child.running], rates),
     }

@@ -33,7 +33,7 @@ def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, s
     """Run the service until it is stopped.
 
     Args:
-        force: codes of checks whose failure is only a warning.
+        force: codes of checks whose failure is only a warning, now and when the service is restarted.
 
     Raises:
         OpsError: it runs already, or its folder refuses to be written.
@@ -47,7 +47,7 @@ def start(plan: LaunchPlan, paths: RunPaths, talk: Talk, environ: Mapping[str, s
     if other is not None:
         raise already_running(other, paths)
     try:
-        outcome = _run(plan, paths, me, talk, environ, force)
+        outcome = _run(plan.forcing(force), paths, me, talk, environ)
     finally:
         withdraw(paths)
         lock.release(paths.lock, me)
@@ -76,7 +76,7 @@ def already_running(holder: Identity, paths: RunPaths) -> OpsError:
     return OpsError(f"The service is already running ({where}){at}", code="already-running", fix=fix)
 
 
-def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: Mapping[str, str], force: Collection[str]) -> Outcome:
+def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: Mapping[str, str]) -> Outcome:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor listens: a stop unwinds, whoever sends it
     process.become_subreaper()
     orphans.make_way(plan, paths, talk.say)
@@ -92,7 +92,7 @@ def _run(plan: LaunchPlan, paths: RunPaths, me: Identity, talk: Talk, environ: M
             make_folder(plan.media_root)
         if plan.settings.is_demo_model:
             make_demo_model(plan, talk)
-        findings = forced(run_checks(Subject(plan, paths, environ)), force)
+        findings = forced(run_checks(Subject(plan, paths, environ)), plan.invocation.forced)
         refuse(findings)
         for finding in findings:
             if finding.level == "warn":

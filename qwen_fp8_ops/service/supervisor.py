@@ -16,17 +16,18 @@ from typing import Any
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
-from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.situation import expected_memory
 from qwen_fp8_ops.service import ladder
+from qwen_fp8_ops.service.changeover import Changeover, Request
 from qwen_fp8_ops.service.child import Child, Life
 from qwen_fp8_ops.service.devices import confined
 from qwen_fp8_ops.service.drain import requests_running
 from qwen_fp8_ops.service.endpoint import publish
 from qwen_fp8_ops.service.gate_rules import gate_rules
-from qwen_fp8_ops.service.keeper import Keeper, unchanged
+from qwen_fp8_ops.service.keeper import Keeper
 from qwen_fp8_ops.service.outcome import Failure, Outcome, find_leftovers, gpu_memory_used
 from qwen_fp8_ops.service.post_mortem import PostMortem
 from qwen_fp8_ops.service.record import Recorder
@@ -59,11 +60,11 @@ class Supervisor:
         self.keeper = Keeper(plan, paths, me, recorder, talk, key=key, pause=self.pause, wake=self.wakeups.wake, post_mortem=post_mortem)
         self.stop_asked = 0
         self.restart_asked = False
-        self.expected_seconds = recorder.load_seconds(self.keeper.load_name)
         self.began = clock.monotonic()
         self.started_at = clock.now()
         self.ready_seconds: float | None = None
         self.generation = 0
+        self.changeover: Changeover | None = None
         self.rates = Rates()
         self.gpu_memory_before = gpu_memory_used(plan)
         self.planned_memory = expected_memory(plan, paths, os.environ)
@@ -92,6 +93,7 @@ class Supervisor:
             if self.keeper.start_due():
                 self._write()
             self.keeper.observe()
+            self._mind_the_change()
             self._settle()
             self._write()
             self.pause(TICK_SECONDS)
@@ -131,32 +133,56 @@ class Supervisor:
             self.talk.say(f"The wall time is near ({how}): no new request is admitted, then the service stops.", level="warning")
 
     def _restart_engines(self) -> None:
-        """Take up the next plan, if there is one; drain and end the engines; leave every other program that stays the same."""
+        """Take up the plan that is asked for, or the same once more: drain, and end the engines and whatever becomes another program."""
         self.restart_asked = False
-        plan = self._next_plan()
-        self.talk.say("Restarting the engine.")
+        request = self._request()
+        changeover = Changeover.between(self._proven_plan, request.plan)
+        with_settings = f" with {changeover.settings(new=True)}" if changeover.changed else ""
+        self.talk.say(f"Restarting the engine{with_settings}.")
         self._drain()
-        for child in self.children:
-            if child.program not in unchanged(self.plan, plan):
-                self._end(child)
+        if self._change_to(request.plan, keep_weights=request.keep_weights):
+            self.changeover = changeover
+            self.recorder.event("restart", settings=changeover.as_json()["settings"], keep_weights=request.keep_weights)
+            self.recorder.move(State.STARTING, "restart")
+
+    @property
+    def _proven_plan(self) -> LaunchPlan:
+        """The latest with which the service was ready."""
+        on_trial = self.changeover is not None and self.changeover.can_be_taken_back and not self.keeper.ready_once
+        return self.changeover.previous if self.changeover and on_trial else self.plan
+
+    def _request(self) -> Request:
+        try:
+            request = Request.take(self.paths)
+            return replace(request, plan=confined(request.plan, self.allocation, os.environ)) if request else Request(self.plan, keep_weights=True)
+        except OpsError as error:
+            self.talk.say(f"The new settings are not taken up: {error}", level="warning")
+            return Request(self.plan, keep_weights=True)
+
+    def _change_to(self, plan: LaunchPlan, *, keep_weights: bool) -> bool:
+        """False when a stop was asked for meanwhile."""
+        for child in self.keeper.crew.leaving(plan, keep_weights=keep_weights):
+            self._end(child)
         if self.stop_asked:
-            return
+            return False
         self.plan, self.planned_memory = plan, expected_memory(plan, self.paths, os.environ)
-        self.keeper.take_up(plan)
+        self.keeper.take_up(plan, keep_weights=keep_weights)
         self.began, self.generation = clock.monotonic(), self.generation + 1
-        self.expected_seconds = self.recorder.load_seconds(self.keeper.load_name)
         self.recorder.attempt(lambda: publish(plan, self.paths, self.me, self.allocation))
         self._write_gate(draining=False)
-        self.recorder.move(State.STARTING, "restart")
+        return True
 
-    def _next_plan(self) -> LaunchPlan:
-        try:
-            value = read_json(self.paths.next_plan)
-            self.paths.next_plan.unlink(missing_ok=True)
-            return confined(LaunchPlan.from_json(value), self.allocation, os.environ) if value else self.plan
-        except (OpsError, OSError) as error:
-            self.talk.say(f"The new settings are not taken up: {error}", level="warning")
-            return self.plan
+    def _mind_the_change(self) -> None:
+        """Other settings, with which the service does not start, are taken back: what served before will serve again."""
+        failure, changeover = self.keeper.failure, self.changeover
+        if failure is None or changeover is None or self.keeper.ready_once or not changeover.can_be_taken_back:
+            return
+        self.recorder.event("settings-taken-back", settings=changeover.as_json()["settings"], code=failure.error.code, why=failure.error.message)
+        self.talk.say(
+            f"It does not start with {changeover.settings(new=True)}; going back to {changeover.settings(new=False)}. {failure.error.message}", level="error"
+        )
+        if self._change_to(changeover.previous, keep_weights=True):
+            self.changeover = changeover.taken_back(failure.error)
 
     @property
     def children(self) -> list[Child]:
@@ -164,7 +190,7 @@ class Supervisor:
 
     def _settle(self) -> None:
         """The service's state follows from its programs'. The first time, being ready is enough; later nothing may ail them."""
-        engines = self.keeper.engines
+        engines = self.keeper.crew.engines
         if all(child.life is Life.READY and not (child.problem and self.keeper.ready_once) for child in self.children):
             self.recorder.move(State.READY)
             if not self.keeper.ready_once:
@@ -198,7 +224,7 @@ class Supervisor:
             State.STOPPING, self.keeper.failure.error.message if self.keeper.failure else "the wall time is near" if self.end_is_near else "asked to"
         )
         self._write()
-        not_ended = [member for child in reversed(self.children) for member in self._end(child)]
+        not_ended = [member for child in self.keeper.crew.in_order_of_end for member in self._end(child)]
         not_ended += ladder.kill(self._strays(), self.pause)
         self.pause(0)  # no zombie of ours is left to whoever comes after us
         leftovers = find_leftovers(self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause)
@@ -211,7 +237,7 @@ class Supervisor:
     def _abandon(self) -> None:
         """A defect of ours ended the loop: its traceback is on its way up, and no program may go on unwatched."""
         self.stop_asked = 2
-        for child in reversed(self.children):
+        for child in self.keeper.crew.in_order_of_end:
             self._end(child)
         self.keeper.failure = Failure(
             State.FAILED, OpsError("The supervisor failed; its log has the traceback", code="defect", fix=f"See {self.paths.supervisor_log}")
@@ -241,7 +267,9 @@ class Supervisor:
         if child.identity is None or child.popen is None:
             return []
         grace = self.wall_time.grace_seconds(child.program.stop_seconds if child.was_ready else min(child.program.stop_seconds, 5))
-        return ladder.end(child.identity, grace_seconds=0 if self.stop_asked > 1 else grace, pause=self.pause)
+        left = ladder.end(child.identity, grace_seconds=0 if self.stop_asked > 1 else grace, pause=self.pause)
+        remove_counters(child.family)
+        return left
 
     def _strays(self) -> list[Identity]:
         """Children of ours that left their session; the kernel gave them to us when their parent died."""
@@ -264,9 +292,10 @@ class Supervisor:
             "started_at": self.started_at,
             "ready_seconds": self.ready_seconds,
             "generation": self.generation,
+            "change": self.changeover.as_json() if self.changeover else None,
             "planned": self.planned_memory,
             "media": {"url": self.plan.media.url, "root": str(self.plan.media_root)},
-            **children_facts(self.children, self.expected_seconds, self.rates),
+            **children_facts(self.children, self.rates),
             "slurm": self.allocation.as_json() if self.allocation else None,
             "supervisor": self.me.as_json(),
             "leftovers": list(outcome.leftovers) if outcome else [],

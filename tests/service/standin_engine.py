@@ -1,9 +1,10 @@
 """A program that behaves like the engine's outside: it takes its time, answers health, the gate's status, metrics and chats, has a
 worker child, and dies, hangs or freezes as it is told. For what the supervisor does about programs; the real engine has tests of its own.
 
-    python standin_engine.py PORT BEHAVIOUR.json
+    python standin_engine.py PORT BEHAVIOUR.json [TRACE [SOCKETS]]
 
-The behaviour file is read at every request, so that a test can change its mind.
+The behaviour file is read at every request, so that a test can change its mind. With SOCKETS it maps its weights from a cache that
+listens there, as ``--load-format ipc_cache`` has vLLM's do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,8 +97,29 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def trace(words: str) -> None:
+    if len(sys.argv) > 3:
+        with Path(sys.argv[3]).open("a") as file:
+            file.write(f"{words}\n")
+
+
+def map_weights() -> None:
+    sockets = sorted(Path(sys.argv[4]).glob("*.sock"))
+    try:
+        for path in sockets:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+                visitor.connect(str(path))
+    except OSError as error:
+        sys.exit(f"vllm.model_executor.model_loader.weight_cache.protocol.WeightCacheUnavailableError: Cannot connect to weight cache daemon at {path}: {error}")
+    if not sockets or "cannot_map" in behaviour():
+        sys.exit("vllm.model_executor.model_loader.weight_cache.protocol.CacheConfigMismatchError: WeightCacheKey mismatch on fields: ['vllm_version']")
+
+
 def main() -> None:
     told = behaviour()
+    trace(f"engine begins {'with mapped' if len(sys.argv) > 4 else 'to read its'} weights")
+    if len(sys.argv) > 4:
+        map_weights()
     if "die_with" in told:
         print(told["die_with"], flush=True)
         sys.exit(told.get("exit_code", 1))
@@ -117,6 +140,7 @@ def main() -> None:
         ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # SYS_exit: of this thread alone
     server.serve_forever(poll_interval=0.02)
     worker.wait()
+    trace("engine ended")
 
 
 main()
