@@ -79,6 +79,12 @@ STATED = [
     "I would go with B.",
     "I'd choose option B",
     "Options:\nA. red\nB. blue\n\nAnswer: B",
+    "The answer is B. A or C would be wrong.",
+    "The answer is B. Options A and D show other things.",
+    "The answer is B. People wait at the sea, and hold on to the boat.",
+    "It is clear that B is correct.",
+    "A is true. C is true.\n\nThe answer is B.",
+    "The answer is B (blue).",
 ]
 FIELDS = [
     '{"answer": "B"}',
@@ -168,6 +174,8 @@ SEVERAL += [
     "You must choose A, B, C or D.",
     "The answer is B; or maybe C.",
 ]
+SEVERAL += ["The answer is B (red).", "The answer is B red", "The answer is B. or C", "B. blue or C. green", "The answer is A. Actually B is correct."]
+SEVERAL += ["A is correct. B is correct.", "A is true, and B is true", "\\boxed{A}, and also \\boxed{B}"]
 NOT_DECLARED = [
     "The sky is blue.",
     "A dog is in the picture.",

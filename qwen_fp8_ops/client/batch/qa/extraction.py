@@ -20,12 +20,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen_fp8_ops.client.batch.qa import phrases
 from qwen_fp8_ops.client.batch.qa.choices import Choices
 from qwen_fp8_ops.client.batch.qa.normal import plain, without_markdown
-from qwen_fp8_ops.client.batch.qa.reading import BOX, LONGEST, NOTHING, SENTENCE_END, SEVERAL, UNDECIDED, Kind, Reading, braced, read_head, read_whole
+from qwen_fp8_ops.client.batch.qa.reading import BOX, LONGEST, NOTHING, SENTENCE_END, SEVERAL, Kind, Reading, braced, read_head, read_whole
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def extract(output: str, choices: Choices) -> Extraction:
     declared = sorted(_declarations(text, choices), key=lambda one: (one.begin, one.end))
     decisive = [one for one in declared if one.reading.kind not in (Kind.NOTHING, Kind.DENIED)]
     denied = {letter: one.begin for one in declared if one.reading.kind is Kind.DENIED for letter in one.reading.letter}
-    found = _last(decisive, text) if decisive else _undeclared(text, choices)
+    found = _decided(decisive, text) if decisive else _undeclared(text, choices)
     if found.reading.kind is not Kind.CHOSEN:
         return Extraction(None, found.reading.kind.value if found.reading.kind is not Kind.NOTHING else found.form)
     if denied.get(found.reading.letter, -1) > found.begin or phrases.SECOND_THOUGHT.search(text, found.end):
@@ -76,19 +76,29 @@ def final_text(output: str) -> str | None:
     return None if end < 0 else output[end:]
 
 
+BESIDE = re.compile(r"[\s$,/&]*(?:(?:or|and|或|和)(?:\s+(?:also|maybe|perhaps|possibly|even))?)?[\s$,/&]*")
+"""What may stand between two declarations of equal right."""
+
+
+def _decided(declared: list[Declaration], text: str) -> Declaration:
+    """The last declaration. ``B is correct`` is weaker than the others: several things may be correct."""
+    explicit = [one for one in declared if one.form != "said-right"]
+    said_right = [one for one in declared if one.form == "said-right"]
+    last = _last(explicit, text) if explicit else said_right[-1]
+    rivals = [one for one in said_right if not explicit or one.begin > last.begin]
+    if any(one.reading != last.reading for one in rivals):
+        return replace(last, reading=SEVERAL)
+    return last if explicit else replace(last, form="stated")
+
+
 def _last(declared: list[Declaration], text: str) -> Declaration:
-    """The last declaration; but one that stands beside it with another letter, joined by ``or`` or by nothing, is as good as it."""
+    """The last one; but a box right beside it with another letter is as good as it."""
     last = declared[-1]
     for one in reversed(declared[:-1]):
         if one.end > last.begin:  # ``the answer is \\boxed{B}`` is found in two ways
             last = last if last.reading.kind is Kind.CHOSEN else one
-        elif (
-            one.form == last.form
-            and re.fullmatch(r"[\s$,/&]*(?:or|and|或|和)?[\s$,/&]*", text[one.end : last.begin])
-            and one.reading != last.reading
-            and one.form == "boxed"
-        ):
-            return Declaration(one.begin, last.end, last.form, SEVERAL)
+        elif one.form == last.form == "boxed" and one.reading != last.reading and BESIDE.fullmatch(text, one.end, last.begin):
+            return replace(last, reading=SEVERAL)
         else:
             break
     return last
@@ -145,11 +155,9 @@ def _subjects(text: str, choices: Choices) -> Iterator[Declaration]:
         after = text[sentence.end() : sentence.end() + 30]
         if re.search(r"(?<![\w'-])[A-Z]\)?,? *(?:or|nor|and|/|,)\s*(?:option |choice )?$", before):
             reading = SEVERAL if reading.kind is Kind.CHOSEN else reading
-        elif re.search(r"\b(?:is|are|was|does|do|that|why|how)\s*$", before, re.IGNORECASE) or re.match(
-            r"[^.!\n]{0,20}\?|\s+(?:if|only if|unless|when)\b", after
-        ):
+        elif re.search(r"\b(?:is|are|was|does|do|why|how)\s*$", before, re.IGNORECASE) or re.match(r"[^.!\n]{0,20}\?|\s+(?:if|only|unless|when)\b", after):
             reading = NOTHING
-        yield Declaration(sentence.start(), sentence.end(), "stated", reading)
+        yield Declaration(sentence.start(), sentence.end(), "said-right", reading)
 
 
 FIELD = re.compile(
@@ -211,16 +219,15 @@ def _undeclared(text: str, choices: Choices) -> Declaration:
     if len(spoken) > 1:
         return Declaration(0, 0, "several", SEVERAL)
     if spoken:
-        at_edge = NOTHING not in (readings[0], readings[-1]) or readings[0] in spoken or readings[-1] in spoken
-        reading = spoken.pop() if at_edge else NOTHING
-        return Declaration(0, len(text), ("whole" if len(lines) == 1 else "line") if at_edge else "no-decision", reading)
+        reading = spoken.pop()
+        if reading not in (readings[0], readings[-1]):
+            return Declaration(0, 0, "no-decision", NOTHING)
+        return Declaration(0, len(text), "whole" if len(lines) == 1 else "line", reading)
     if len(lines) == 1 and (said := PRONOUN.fullmatch(lines[0])) and len(same := choices.letters_of(said[1])) == 1:
         return Declaration(0, len(text), "whole", Reading(Kind.CHOSEN, same[0]))
     opening = OPENING.match(lines[0])
     if not opening:
         return Declaration(0, 0, "no-decision", NOTHING)
     marked = {one or two or three for one, two, three in ANY_MARK.findall(text)}
-    reading = read_head(lines[0], choices)
-    if marked - {opening[1]} or reading not in (Reading(Kind.CHOSEN, opening[1]), NOTHING):
-        return Declaration(0, 0, "several", SEVERAL if marked - {opening[1]} else UNDECIDED)
-    return Declaration(0, len(lines[0]), "marked" if reading is not NOTHING else "no-decision", reading)
+    reading = SEVERAL if marked - {opening[1]} else read_head(lines[0], choices)
+    return Declaration(0, len(lines[0]), "marked" if reading.kind is Kind.CHOSEN else "no-decision", reading)

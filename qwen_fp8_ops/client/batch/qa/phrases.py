@@ -66,7 +66,8 @@ REFUSAL = re.compile(
 )
 
 SECOND_THOUGHT = re.compile(
-    r"\b(?:wait|hold on|scratch that|on second thought|i made a mistake|that's (?:wrong|not right)|that is (?:wrong|not right)|let me (?:re-?\w+|double|check|look|think))\b|等等|重新",
+    r"\b(?:wait|hold on)\b\s*(?:[,.!:-]|no\b|a (?:minute|second|moment)\b|$)"
+    r"|\b(?:scratch that|on second thought|i made a mistake|that's (?:wrong|not right)|that is (?:wrong|not right)|let me (?:re-?\w+|double|check|look|think))\b|等等|重新",
     re.IGNORECASE,
 )
 """After a declaration these open the question again."""

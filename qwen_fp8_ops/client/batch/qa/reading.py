@@ -46,9 +46,11 @@ IN_BRACKETS = re.compile(r"[(\[](?P<letter>[A-Za-z])[)\]]\s*[.:,-]?\s*(?P<text>\
 BEHIND = re.compile(r"(?P<text>.*\S)\s*[(\[](?:option |choice )?(?P<letter>[A-Z])[)\]]", re.DOTALL)
 LIST_OF_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:\s*(?:,|;|/|&|and|or|\+|和|或|与|及)+\s*[(\[]?[A-Z][)\]]?)+")
 HEAD_LETTER = re.compile(r"[(\[]?(?P<letter>[A-Z])(?![A-Za-z0-9_']|-\w)[)\]]?")
+ALSO = re.compile(r"(?:or|and)\b", re.IGNORECASE)
 BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
 SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)[.](?=\s|$)|[\n?!]")
 WORD = re.compile(r"\w+(?:[.,]\d+)*%?|[^\w\s]")
+LONGEST_OPENING = 20
 LONGEST = 2000
 """Characters of a declaration that are looked at; nobody names a choice at greater length."""
 
@@ -104,7 +106,8 @@ def read_head(content: str, choices: Choices) -> Reading:
     found = read_whole(line, choices)
     if found.kind is not Kind.NOTHING:
         return NOTHING if line.endswith("?") else found
-    if line.startswith(tuple("\\$")) and (box := BOX.search(line)) and box.start() < 4:
+    box = BOX.search(line[:LONGEST_OPENING])
+    if box and not line[: box.start()].strip("$ "):
         inside, end = braced(line, box.end())
         found = read_whole(inside, choices)
         return found if found.kind is not Kind.CHOSEN else _with_rest(found, line[end:].lstrip("$ "), choices)
@@ -140,11 +143,14 @@ def _head_letter(letter: str, rest: str, choices: Choices, *, article: bool) -> 
         return _head_text(f"{letter}{rest}", choices)
     if letter not in choices.letters:
         return NOTHING if article else OUTSIDE
-    marked = re.match(r"\s*[).\]:,-]+\s+(.*)", rest, re.DOTALL)
-    if marked and not choices.letters_of(_sentence(marked[1])) and (other := _text_at(marked[1], choices)) and other != letter:
+    text = rest.lstrip(" \t()[].:,;\"'=-")
+    named = _text_at(text, choices)
+    if named and named != letter:
         return SEVERAL
-    if marked and letter not in (same := choices.letters_of(_sentence(marked[1]))) and same:
-        return SEVERAL
+    if named:
+        rest = _behind(text, choices.text(letter))
+    elif rest.startswith(". ") and not ALSO.match(text):
+        return Reading(Kind.CHOSEN, letter)  # what follows is a sentence of its own
     return _with_rest(Reading(Kind.CHOSEN, letter), rest, choices)
 
 
