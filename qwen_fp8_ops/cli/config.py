@@ -11,7 +11,7 @@ import click
 from qwen_fp8_ops.cli.common import Call, shared_options
 from qwen_fp8_ops.config.load import Configuration, Source, nearest_keys
 from qwen_fp8_ops.config.settings import OPTIONS, Option
-from qwen_fp8_ops.errors import ConfigError
+from qwen_fp8_ops.errors import ConfigError, OpsError
 
 WIDTH = 80
 
@@ -29,7 +29,25 @@ def config(call: Call, keys: tuple[str, ...], changed: bool) -> None:
     refuse_clashes(configuration.settings.vllm_extra_args)
     rows = [row for row in asked or OPTIONS.values() if not changed or _differs(configuration, row)]
     text = "\n\n".join(_explained(row, configuration.sources[row.key]) for row in rows) if asked and rows else _table(configuration, rows)
-    call.give(_as_json(configuration, rows), text)
+    differs = _of_running_service(call, configuration, rows)
+    note = "".join(f"\n  {key}={value or '(empty)'}" for key, value in differs.items())
+    call.give({**_as_json(configuration, rows), "running": differs or None}, f"{text}\n\nThe service that runs has:{note}" if note else text)
+
+
+def _of_running_service(call: Call, configuration: Configuration, rows: Sequence[Option]) -> dict[str, str]:
+    """What is otherwise in the service that runs here: it was started, or restarted, with other settings. Empty when none runs."""
+    from qwen_fp8_ops.outside import lock
+    from qwen_fp8_ops.outside.files import read_json
+    from qwen_fp8_ops.plan.launch import LaunchPlan
+
+    try:
+        holder = lock.holder(call.paths.lock)
+        if holder is None or not holder.alive:
+            return {}
+        texts = LaunchPlan.from_json(read_json(call.paths.plan)).texts
+    except OpsError:
+        return {}  # damaged, or of another version: `status` tells
+    return {row.key: texts[row.key] for row in rows if row.key in texts and row.kind.parse(texts[row.key]) != _value(configuration, row)}
 
 
 def _known(keys: Sequence[str]) -> list[Option]:

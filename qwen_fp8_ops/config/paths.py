@@ -1,11 +1,11 @@
 """The one object that knows every file of a run.
 
-home/                 the project's folder, or QWEN_FP8_HOME
-├── config.env
-├── logs/  service.log  media.log  supervisor.log  weight-cache.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
-└── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
-          job.sbatch  poison.json  in-flight/
-/tmp/qfp8-1a2b3c4d/   sockets of the weight cache: their paths must be short, and on a disk of this machine
+    home/                 the project's folder, or QWEN_FP8_HOME
+    ├── config.env
+    ├── logs/  service.log  media.log  supervisor.log  weight-cache.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
+    └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
+              job.sbatch  poison.json  in-flight/
+    /tmp/qfp8-1a2b3c4d/   sockets of the weight cache: their paths must be short, and on a disk of this machine
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class RunPaths:
         """Where the weight cache listens, a socket for each rank; no other run and no other user has the same folder. With vLLM's names
         for them, of up to 87 letters, their paths stay within 107 bytes (unix(7)).
         """
-        return Path("/tmp") / f"qfp8-{hashlib.sha256(f'{os.getuid()} {self.run}'.encode()).hexdigest()[:8]}"  # noqa: S108 - made with mode 0700, and looked at before
+        whose = hashlib.sha256(f"{os.getuid()} {self.run}".encode()).hexdigest()[:8]
+        return Path("/tmp") / f"qfp8-{whose}"  # noqa: S108 - made with mode 0700, and looked at before
 
     @property
     def weight_cache_log(self) -> Path:

@@ -16,7 +16,7 @@ CODE = "weight-cache"
 OFF = "Set WEIGHT_CACHE=off."
 
 
-@check("Engine", {CODE: "WEIGHT_CACHE=on: weights can be kept in GPU memory, and nothing in VLLM_EXTRA_ARGS says otherwise"})
+@check("Model", {CODE: "WEIGHT_CACHE=on: weights can be kept in GPU memory, and nothing in VLLM_EXTRA_ARGS says otherwise"})
 def check_weight_cache(subject: Subject) -> Iterator[Finding]:
     if subject.settings.weight_cache:
         problem, fix = _problem(subject)
@@ -30,13 +30,16 @@ def _problem(subject: Subject) -> tuple[str, str]:
     """What is wrong, and what to do; nothing when nothing is."""
     settings, folder = subject.settings, subject.paths.weight_sockets
     if settings.on_cpu:
-        return "WEIGHT_CACHE=on keeps weights in GPU memory; this engine runs on the CPU (GPU_COUNT=0), which has no such thing", OFF
+        return "WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU", OFF
     clashing = [word for word in settings.vllm_extra_args if flag_of(word) in NOT_WITH]
     if clashing:
         return f"{clashing[0]} in VLLM_EXTRA_ARGS does not go together with WEIGHT_CACHE=on, which has a loader of its own", f"Take it out, or: {OFF}"
     installed = version.installed()
     if installed and _is_before(installed):
-        return f"vLLM {installed} has no `vllm preload`; {'.'.join(map(str, SINCE))} is the first that has", f"python3 scripts/setup_venv.py --extra gpu\nOr: {OFF}"
+        return (
+            f"vLLM {installed} has no `vllm preload`; {'.'.join(map(str, SINCE))} is the first that has",
+            f"python3 scripts/setup_venv.py --extra gpu\nOr: {OFF}",
+        )
     if is_foreign(folder):
         return f"{folder}, where the weight cache would listen, belongs to somebody else or is no folder", f"ls -ld {folder}\nOr: {OFF}"
     return "", ""

@@ -58,6 +58,14 @@ def _hangs(event: Facts) -> str:
     return f"{event['name']} hangs: no good answer for {event['seconds']} s" + (f" ({event['problem']})" if event.get("problem") else "")
 
 
+def _settings(event: Facts) -> str:
+    return " ".join(f"{key}={text['to']}" for key, text in event["settings"].items())
+
+
+def _restart(event: Facts) -> str:
+    return "restarted" + (f" with {_settings(event)}" if event["settings"] else "") + (", the weights stay" if event["keep_weights"] else "")
+
+
 def _stopped(event: Facts) -> str:
     left = "; ".join(map(str, event.get("leftovers") or ()))
     return f"stopped in {event['seconds']} s, " + (f"but not everything is gone: {left}" if left else "everything is gone")
@@ -77,5 +85,7 @@ WORDS: dict[str, Callable[[Facts], str]] = {
     "stopped": _stopped,
     "wall-time-near": lambda event: f"the wall time is near ({event['how']}; it ends at {event['ends_at'] or '?'}), then: {event['then']}",
     "end-moved": lambda event: f"the allocation now ends at {event['ends_at'] or 'no set time'}",
+    "restart": _restart,
+    "settings-taken-back": lambda event: f"it did not start with {_settings(event)}, and goes back: {event['why']}",
     "chained": lambda event: f"job {event['job_id']} follows when this one has ended",
 }

@@ -56,6 +56,7 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         for program in recorded.get("programs", [])
         if program.get("problem") and state not in ENDED
     ]
+    problems += _taken_back(recorded.get("change"), state)
     if remote and supervisor is not None:
         problems.append({"code": "other-host", "message": f"It runs on {supervisor.host}; this is what it last recorded", "fix": f"ssh {supervisor.host}"})
     alive = state not in ENDED
@@ -82,6 +83,7 @@ def _status(recorded: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         "engines": recorded.get("engines", []) if alive else [],
         "engine": recorded.get("engine") if state in SERVING else None,
         "slurm": _slurm(recorded.get("slurm")),
+        "change": recorded.get("change") if alive else None,
         "problems": problems,
         "error": {key: error[key] for key in ("code", "message", "fix")} if error else None,
     }
@@ -154,6 +156,15 @@ def _processes(recorded: dict[str, Any]) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _taken_back(change: dict[str, Any] | None, state: State) -> list[Problem]:
+    """Settings that were asked for and are not in force, until the next restart."""
+    if not change or not change["taken_back"] or state in ENDED:
+        return []
+    asked = " ".join(f"{key}={text['to']}" for key, text in change["settings"].items())
+    error = change["taken_back"]
+    return [{"code": "settings-taken-back", "message": f"It did not start with {asked} and went back: {error['message']}", "fix": error["fix"]}]
 
 
 def _media(recorded: dict[str, Any], alive: bool) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ def render_status(status: dict[str, Any], screen: Screen = Screen()) -> str:  # 
         rows.append(("memory", _memory(status["memory"])))
     if status["processes"]:
         rows.append(("processes", _processes(status["processes"])))
+    if status["change"] and not status["change"]["taken_back"]:
+        rows.append(("changed", _change(status["change"])))
     if status["slurm"]:
         rows.append(("SLURM", _slurm(status["slurm"])))
     lines += [f"  {label:<{LABEL_WIDTH}}{text}" for label, text in rows]
@@ -87,6 +89,12 @@ def _memory(memory: dict[str, Any]) -> str:
 def _processes(processes: list[dict[str, Any]]) -> str:
     total = sum(entry["rss_bytes"] for entry in processes)
     return f"{len(processes)}, {gib(total)} of host memory"
+
+
+def _change(change: dict[str, Any]) -> str:
+    """What the last restart changed; one that changed nothing is told as well."""
+    texts = [f"{key}={text['to'] or 'empty'} (was {text['from'] or 'empty'})" for key, text in change["settings"].items()]
+    return f"{', '.join(texts) or 'nothing'}, restarted {duration(clock.seconds_since(change['at']))} ago"
 
 
 def _slurm(slurm: dict[str, Any]) -> str:

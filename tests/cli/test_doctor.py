@@ -16,7 +16,7 @@ from qwen_fp8_ops.errors import ExitCode
 from qwen_fp8_ops.preflight.checks import CODES
 from qwen_fp8_ops.preflight.finding import Finding, forced
 from qwen_fp8_ops.report.findings_text import render_findings
-from tests.service.harness import StandInService
+from tests.service.warm_service import WarmService
 
 ROOT = Path(__file__).resolve().parents[2]
 SPOILED = ("--profile", "demo", "--set", "WEIGHT_CACHE=on", "--set", "MAX_BODY_MB=2", "--set", "PORT=18971", "--set", "MEDIA_PORT=18972")
@@ -36,7 +36,7 @@ def test_the_text_reads_by_group_and_fits_80_columns(home: Path, capsys: pytest.
     groups = [line for line in lines[:-3] if line and not line.startswith(" ")]
     assert groups == ["GPUs", "Host", "Engine", "Model", "Storage", "Network"]
     told = [" ".join(line.split()) for line in lines]
-    failed = told.index("FAIL weight-cache WEIGHT_CACHE=on is not supported by this version")
+    failed = told.index("FAIL weight-cache WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU")
     assert told[failed + 1] == "> Set WEIGHT_CACHE=off."
     assert any(line.startswith("warn body-limit MAX_BODY_MB=2 is less than a photo takes") for line in told)
     assert max(len(line) for line in lines if str(home) not in line) <= 80
@@ -113,21 +113,25 @@ def test_forcing_changes_failures_of_that_code_only() -> None:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[StandInService]:
-    stand_in = StandInService(tmp_path / "service")
+def service(tmp_path: Path) -> Iterator[WarmService]:
+    stand_in = WarmService(tmp_path / "service")
     yield stand_in
     stand_in.close()
 
 
-def test_a_forced_start_goes_ahead_and_says_so(service: StandInService) -> None:
-    service.start(WEIGHT_CACHE="on")
-    code, said = service.ended()
-    assert (code, said.splitlines()[-1]) == (4, "Error: WEIGHT_CACHE=on is not supported by this version")
+def begun(command: list[str]) -> subprocess.Popen[str]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [*service.command(WEIGHT_CACHE="on"), "weight-cache"]
-    service.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ)
+
+
+def test_a_forced_start_goes_ahead_and_says_so(service: WarmService) -> None:
+    command = service.command()
+    service.process = begun(command[:-1])
+    code, said = service.ended()
+    assert (code, said.splitlines()[-1]) == (4, "Error: WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU")
+    service.process = begun(command)
     service.wait_state("ready")
     service.process.terminate()
     code, said = service.ended()
     assert code == 0
-    assert "warning: WEIGHT_CACHE=on is not supported by this version (forced: --force weight-cache)\n  Set WEIGHT_CACHE=off.\n" in said
+    assert "warning: WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU (forced: --force weight-cache)\n  Set WEIGHT_CACHE=off.\n" in said

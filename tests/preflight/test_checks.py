@@ -202,7 +202,7 @@ def test_a_folder_that_another_user_owns_is_told(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "code", "level"),
-    [({"DTYPE": "float16"}, "dtype-float16", "warn"), ({"WEIGHT_CACHE": "on"}, "weight-cache", "fail"), ({"MAX_BODY_MB": 2}, "body-limit", "warn")],
+    [({"DTYPE": "float16"}, "dtype-float16", "warn"), ({"MAX_BODY_MB": 2}, "body-limit", "warn")],
 )
 def test_settings_that_are_allowed_and_unwise(site: Site, settings: dict[str, Any], code: str, level: str) -> None:
     finding = site.findings(**settings)[code]
