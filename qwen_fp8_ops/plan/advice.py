@@ -50,7 +50,7 @@ def tokens_of_image(vision: VisionFacts, width: int, height: int) -> int:
 def _ways_to_start(case: Case, fit: Fit) -> Iterator[Advice]:
     settings, ranks = case.settings, case.settings.tensor_parallel_size
     if case.hardware.free_bytes and fit.key == "GPU_MEMORY_UTIL" and not settings.on_cpu:
-        share = int(min(case.hardware.free_bytes[:ranks]) / case.hardware.usable_bytes * 100) / 100
+        share = int((min(case.hardware.free_bytes[:ranks]) - beside_share(settings)) / case.hardware.usable_bytes * 100) / 100
         if share >= 0.1 and case.but(gpu_memory_util=share).fit().starts:
             yield Advice("GPU_MEMORY_UTIL", share, "what the fullest GPU has free; or end what holds the memory")
     if settings.max_model_len > fit.longest >= 256:

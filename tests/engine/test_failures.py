@@ -234,8 +234,12 @@ def test_a_command_in_a_fix_has_a_line_of_its_own() -> None:
 def test_every_rule_that_reads_the_log_has_a_log() -> None:
     """A rule without one is a guess; those of the host are in test_failures_host.py."""
     from_host = {"time-limit", "host-oom", "gpu-broken", "gpu-fault"}
-    by_words = {"cpu-too-old", "settings-refused", "too-many-files"}
+    by_words = {"cpu-too-old", "settings-refused", "too-many-files", "gpu-memory-beside-cache"}
+    by_words |= {f"weight-cache-{what}" for what in ("unsupported", "mismatch", "lost", "socket")}
     assert {rule.code for rule in RULES} - {code for code, *_ in DEATHS.values()} == from_host | by_words
+
+
+WARM = "vllm.model_executor.model_loader.weight_cache.protocol."
 
 
 @pytest.mark.parametrize(
@@ -248,6 +252,21 @@ def test_every_rule_that_reads_the_log_has_a_log() -> None:
         ("torch.AcceleratorError: CUDA error: invalid device ordinal", "no-gpu", NEVER),
         ("RuntimeError: The size of tensor a (192) must match the size of tensor b (256) at non-singleton dimension 0", "shard-damaged", NEVER),
         ("RuntimeError: Cannot find any model weights with `/models/qwen3-vl`", "shard-missing", NEVER),
+        (f"{WARM}UnsupportedPlatformForIPCError: platform 'cpu' does not support CUDA IPC weight sharing; only CUDA and ROCm are.", "weight-cache-unsupported", NEVER),
+        (f"{WARM}UnsupportedQuantForIPCError: layer lm_head: X does not support loading from pre-processed weights.", "weight-cache-unsupported", NEVER),
+        (
+            "qwen_fp8_ops.engine.mapped_weights.IncompleteWeightsError: weights from the cache leave visual.x without memory; WEIGHT_CACHE=off reads them",
+            "weight-cache-unsupported",
+            NEVER,
+        ),
+        (f"{WARM}CacheConfigMismatchError: WeightCacheKey mismatch on fields: ['vllm_version']", "weight-cache-mismatch", AGAIN),
+        (f"{WARM}WeightCacheUnavailableError: Weight cache daemon did not become ready within 300.0s: timed out", "weight-cache-lost", AGAIN),
+        (f"{WARM}WeightCacheUnavailableError: Socket directory /tmp/qfp8-1 is not owned by the current user", "weight-cache-socket", NEVER),
+        (
+            "ValueError: Free memory on device cuda:0 (41.0/79.18 GiB) on startup is less than the engine's budget after excluding external process's weights (0.9, 42 GiB).",
+            "gpu-memory-beside-cache",
+            AGAIN,
+        ),
         ("ValueError: Something that nobody has seen before", "unknown", AGAIN),
     ],
 )

@@ -49,6 +49,17 @@ WORDS = (
     ("v1/engine/core.py", "Invocation of %s method failed"),
     ("v1/engine/async_llm.py", "AsyncLLM output_handler failed."),
     ("config/device.py", "Failed to infer device type"),
+    ("v1/worker/utils.py", "is less than the engine's budget after excluding "),
+    ("v1/worker/utils.py", "Externally held weights on device "),
+    ("model_executor/model_loader/weight_cache/protocol.py", "does not support CUDA IPC "),
+    ("model_executor/model_loader/weight_cache/protocol.py", "does not support loading from pre-processed weights."),
+    ("model_executor/model_loader/weight_cache/protocol.py", "Socket closed while receiving message"),
+    ("model_executor/model_loader/weight_cache/protocol.py", "Refusing to use symlinked socket directory "),
+    ("model_executor/model_loader/weight_cache/protocol.py", "is not owned by the current user"),
+    ("model_executor/model_loader/weight_cache/ipc_loader.py", "WeightCacheKey mismatch on fields: "),
+    ("model_executor/model_loader/weight_cache/ipc_loader.py", "Weight cache daemon did not become ready within "),
+    ("model_executor/model_loader/weight_cache/ipc_loader.py", "Cannot connect to weight cache daemon at "),
+    ("model_executor/model_loader/weight_cache/daemon.py", "Weight cache %s daemon rank %d loaded model (%s GiB allocated, "),
 )
 
 

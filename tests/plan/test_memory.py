@@ -223,6 +223,21 @@ def test_a_gpu_that_no_rank_uses_may_be_full() -> None:
     assert planned(hardware=live([78.5] * 4 + [0.1] * 4), TENSOR_PARALLEL_SIZE=4).fits
 
 
+def test_a_weight_cache_takes_room_beside_the_engines_share_and_holds_the_weights_once() -> None:
+    with_cache, without = planned(WEIGHT_CACHE="on"), planned()
+    assert with_cache.fit == without.fit, "the same weights, the same KV cache"
+    assert with_cache.as_json()["per_rank"]["weight_cache_bytes"] == GIB
+    assert without.as_json()["per_rank"]["weight_cache_bytes"] == 0
+    assert planned(hardware=live([71.5] * 8)).fits
+    short = planned(hardware=live([71.5] * 8), WEIGHT_CACHE="on")
+    assert short.error_expected == (
+        "ValueError: Free memory on device cuda:0 (41.34/79.18 GiB) on startup is less than the engine's budget after excluding external process's weights "
+        "(0.9, 42.1 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
+    )
+    assert next((advice.key, advice.value) for advice in short.advice) == ("GPU_MEMORY_UTIL", 0.89)
+    assert planned(hardware=live([72.5] * 8), WEIGHT_CACHE="on").fits
+
+
 def test_nearly_everything_is_more_than_an_idle_gpu_has() -> None:
     assert ("GPU_MEMORY_UTIL", 0.95) in {(advice.key, advice.value) for advice in planned(GPU_MEMORY_UTIL=0.98).advice}
     assert "GPU_MEMORY_UTIL" not in {advice.key for advice in planned(GPU_MEMORY_UTIL=0.95).advice}

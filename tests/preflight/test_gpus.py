@@ -87,6 +87,15 @@ def test_normal_states_are_no_fault(node: Node) -> None:
     assert found["gpu-ecc"].level == "pass"
 
 
+def test_a_weight_cache_wants_memory_beside_the_engines_share(node: Node) -> None:
+    assert node.findings("count=8", WEIGHT_CACHE="on")["weight-cache"].level == "pass"
+    assert node.findings("count=8 used=6:8000")["gpu-free-memory"].level == "pass"
+    finding = node.findings("count=8 used=6:8000", WEIGHT_CACHE="on")["gpu-free-memory"]
+    assert finding.seen.startswith("Too little memory is free: GPU 6 has 71.37 of 72.26 GiB")
+    share = finding.fix.partition("GPU_MEMORY_UTIL=")[2].partition(";")[0]
+    assert node.findings("count=8 used=6:8000", WEIGHT_CACHE="on", GPU_MEMORY_UTIL=share)["gpu-free-memory"].level == "pass"
+
+
 def test_gpus_without_nvlink_are_no_fault(node: Node) -> None:
     assert "gpu-nvlink" not in node.findings("count=8 links=0")
     assert "gpu-nvlink" not in node.findings("count=8 links=18 down=18", GPU_COUNT=1, TENSOR_PARALLEL_SIZE=1)

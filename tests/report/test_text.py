@@ -69,6 +69,7 @@ OTHER_GPU = {
     "notes": [],
 }
 COMPARED = {"part": "weights", "planned_bytes": 28 * GIB, "bytes": 29 * GIB, "difference_percent": 3.6}
+CHANGE = {"at": "2026-01-01T00:00:00.000Z", "settings": {"MAX_NUM_SEQS": {"from": "4", "to": "8"}}, "taken_back": None}
 LOAD = {"phase": "weights", "done": 3, "total": 24, "fraction": 0.125, "elapsed_seconds": 40, "eta_seconds": 200}
 
 READY: dict[str, Any] = {
@@ -111,6 +112,7 @@ READY: dict[str, Any] = {
         "itl_seconds_p50": 0.016,
     },
     "slurm": {"job_id": "4711", "partition": "gpu", "node": "node07", "gpus": 8, "ends_at": "2031-01-01T00:00:00.000Z", "seconds_left": 7500},
+    "change": None,
     "problems": [],
     "error": None,
 }
@@ -214,7 +216,7 @@ def nullable(schema: dict[str, Any], value: Any, path: tuple[Any, ...] = ()) -> 
             yield from nullable(schema["items"], inner, (*path, index))
 
 
-WHOLE = {**READY, "load": LOAD, "error": {"code": "x", "message": "y", "fix": "z"}}
+WHOLE = {**READY, "load": LOAD, "change": CHANGE, "error": {"code": "x", "message": "y", "fix": "z"}}
 
 
 @pytest.mark.parametrize("path", [*nullable(SCHEMA, WHOLE)], ids=lambda path: ".".join(map(str, path)))

@@ -58,6 +58,18 @@ HOST_RULES: tuple[Rule, ...] = (
 
 MEMORY_RULES: tuple[Rule, ...] = (
     Rule(
+        "gpu-memory-beside-cache",
+        says(
+            r"Free memory on device (?P<device>\S+) \([\d.]+/[\d.]+ GiB\) on startup is less than the engine's budget after excluding"
+            r"|Externally held weights on device (?P<full>\S+) .* exceed"
+        ),
+        "beside the weights in the cache, {device}{full} has too little memory for what GPU_MEMORY_UTIL wants",
+        AGAIN,  # a process that has ended gives its memory back late
+        by("GPU_MEMORY_UTIL", -0.02, "the cache's own process needs memory, too"),
+        "qwen-fp8 gpus",
+        planned=True,
+    ),
+    Rule(
         "gpu-memory-not-free",
         host.memory_not_free,
         "{device} has {free} of {total} GiB free, less than GPU_MEMORY_UTIL wants; {who}",
@@ -72,18 +84,6 @@ MEMORY_RULES: tuple[Rule, ...] = (
         "another process gave memory of a GPU back while the engine measured it",
         AGAIN,
         fix="qwen-fp8 gpus",
-    ),
-    Rule(
-        "gpu-memory-beside-cache",
-        says(
-            r"Free memory on device (?P<device>\S+) \([\d.]+/[\d.]+ GiB\) on startup is less than the engine's budget after excluding"
-            r"|Externally held weights on device (?P<full>\S+) .* exceed"
-        ),
-        "beside the weights in the cache, {device}{full} has too little memory for what GPU_MEMORY_UTIL wants",
-        AGAIN,  # a process that has ended gives its memory back late
-        by("GPU_MEMORY_UTIL", -0.02, "the cache's own process needs memory, too"),
-        "qwen-fp8 gpus",
-        planned=True,
     ),
     Rule("gpu-memory-taken", host.memory_taken, "a GPU's memory ran out, and another process has a part of it: {who}", AGAIN, fix="{look}"),
     Rule(
@@ -207,18 +207,18 @@ MODEL_RULES: tuple[Rule, ...] = (
         fix="Was vLLM or the model changed meanwhile? Then all of it must start again:\nqwen-fp8 restart",
     ),
     Rule(
-        "weight-cache-lost",
-        says(r"WeightCacheUnavailableError|Weight cache daemon did not become ready|Cannot (?:connect to|query) weight cache daemon|Socket closed while receiving message"),
-        "the weight cache did not hand out its weights",
-        AGAIN,
-        to("WEIGHT_CACHE", "off", "each start reads the weights"),
-    ),
-    Rule(
         "weight-cache-socket",
         says(r"Socket directory (?P<folder>\S+) is (?:not owned by the current user|group/world accessible)|Refusing to use symlinked socket directory (?P<link>\S+)"),
         "the weight cache's folder {folder}{link} is not this user's alone",
         NEVER,
         fix="Whose is it, and what is in it? It can be removed when nothing of yours runs:\nls -ld /tmp/qfp8-*",
+    ),
+    Rule(
+        "weight-cache-lost",
+        says(r"WeightCacheUnavailableError|Weight cache daemon did not become ready|Cannot (?:connect to|query) weight cache daemon|Socket closed while receiving message"),
+        "the weight cache did not hand out its weights",
+        AGAIN,
+        to("WEIGHT_CACHE", "off", "each start reads the weights"),
     ),
     Rule(
         "shard-missing",
