@@ -220,6 +220,18 @@ def test_a_failure_counts_as_one_until_it_is_retried(exam: Exam, capsys: pytest.
     assert (exam.metrics["errors"], exam.metrics["overall_accuracy"]) == (0, 1.0)
 
 
+def test_a_damaged_image_fails_alone(exam: Exam) -> None:
+    whole = (exam.data / "images" / "red.png").read_bytes()
+    (exam.data / "images" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    exam.write([question(0, image=["images/cut.png"]), question(1)])
+    with answering(perfect) as server:
+        assert exam.ask(server) == 1
+        assert len(chats(server)) == 1
+    assert exam.result["q000"]["error"]["code"] == "broken-image"
+    assert exam.result["q001"]["is_correct"]
+    assert "images/cut.png" in exam.path("_report.html").read_text()
+
+
 def test_the_majority_of_several_counts_and_a_tie_is_no_answer(exam: Exam) -> None:
     def wavering(text: str, body: Any) -> str:
         number, letter = picture(text), right_letter(text)
