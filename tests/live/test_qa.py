@@ -20,8 +20,8 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * START_SECONDS)]
 
-QUESTIONS = 60
-KILLS = 4
+QUESTIONS = 16
+KILLS = 3
 SEED = 20_261_121
 """Scenes that the model has not seen: it is trained with other seeds."""
 
@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_and_goes_on_comes_to_the_same(live: LiveService, e
     assert metrics["not_extracted"] < QUESTIONS / 2, metrics["not_extracted_reasons"]  # the demo model was taught how to answer such questions
 
     chance = random.Random(7)
-    stops = sorted(chance.sample(range(3, QUESTIONS - 5), KILLS))
+    stops = sorted(chance.sample(range(1, QUESTIONS - 2), KILLS))
     for stop in stops:
         running = live.spawn(*words(exam, killed))
         try:
@@ -98,7 +98,7 @@ def test_a_run_that_is_killed_and_goes_on_comes_to_the_same(live: LiveService, e
             running.send_signal(signal.SIGKILL)
         finally:
             running.communicate(timeout=60)
-        assert running.returncode == -signal.SIGKILL
+        assert running.returncode == -signal.SIGKILL, "it ended by itself"
         assert list(killed.rglob("*_qa_results.json")) == []  # nothing half done is ever published
     before = answered(killed)
     last = live.run(*words(exam, killed), "--json")
@@ -113,14 +113,14 @@ def test_a_run_that_is_killed_and_goes_on_comes_to_the_same(live: LiveService, e
 
 
 def test_several_at_once_with_every_rotation(live: LiveService, exam: Path, tmp_path: Path) -> None:
-    rotated = [*words(exam, tmp_path)[:-2], "--circular", "--limit", "6", "--show-errors"]
+    rotated = [*words(exam, tmp_path)[:-2], "--circular", "--limit", "2", "--show-errors"]
     done = live.run(*rotated, "--json")
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)["metrics"]
-    assert (metrics["total_questions"], metrics["requests"], metrics["not_asked"]) == (6, 24, QUESTIONS - 6)
+    assert (metrics["total_questions"], metrics["requests"], metrics["not_asked"]) == (2, 8, QUESTIONS - 2)
     for record in results(tmp_path).values():
         assert len(record["runs"]) == 4
         assert record["is_correct"] == all(run["is_correct"] for run in record["runs"])
     page = next(tmp_path.rglob("*_report.html")).read_text()
-    assert page.count("<article>") == 6 - metrics["correct_answers"]
+    assert page.count("<article>") == 2 - metrics["correct_answers"]
     assert page.count('src="data:image/jpeg;base64,') == page.count("<article>")

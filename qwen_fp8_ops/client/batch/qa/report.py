@@ -16,7 +16,7 @@ from typing import Any
 from qwen_fp8_ops.client.batch.images import fit
 from qwen_fp8_ops.client.batch.qa.image_field import within
 from qwen_fp8_ops.client.batch.qa.verdicts import Verdict
-from qwen_fp8_ops.client.media_files import MediaError
+from qwen_fp8_ops.client.media_files import MediaError, open_media
 
 SIDE_PIXELS = 480
 MOST_SHOWN = 300
@@ -115,7 +115,7 @@ def _image(path: str, dataset: Path) -> str:
     try:
         data = _small(Path(place), path) if place else None
     except (MediaError, OSError) as error:
-        return f'<p class="muted">{_text(path)}: {_text(error.message if isinstance(error, MediaError) else error.strerror)}</p>\n'
+        return f'<p class="muted">{_text(path)}: {_text(error.message if isinstance(error, MediaError) else error.strerror or error)}</p>\n'
     if data is None:
         return ""
     return f'<img alt="{_text(path)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode("ascii")}">\n'
@@ -126,11 +126,12 @@ def _small(place: Path, name: str) -> bytes:
 
     Raises:
         MediaError: it is no image that can be read.
-        OSError: it cannot be opened.
+        OSError: reading it fails.
     """
     from PIL import Image
 
-    fitted = fit(place.read_bytes(), name, SIDE_PIXELS * SIDE_PIXELS * 4)
+    with open_media(place) as file:
+        fitted = fit(file.read(), name, SIDE_PIXELS * SIDE_PIXELS * 4)
     with Image.open(io.BytesIO(fitted.data)) as image:
         image.draft("RGB", (SIDE_PIXELS, SIDE_PIXELS))
         small = image.convert("RGB")
