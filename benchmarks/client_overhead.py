@@ -41,19 +41,20 @@ from qwen_fp8_ops.client.batch.tally import Tally  # noqa: E402
 
 PROMPT = PROMPTS["SIMPLE"]
 MODEL = "demo/little-model"
+TOKENS = 64
 
 
-def ours(url: str, images: Path, output: Path, concurrency: int) -> int:
+def ours(url: str, images: Path, output: Path, concurrency: int, model: str) -> int:
     require_pillow()
     folder, files = Folder(images, PROMPT), ResultFiles(output, "captions")
-    tally, recipe = Tally(), Recipe("caption", MODEL, PROMPT, sampling={"max_tokens": 64, "temperature": 0}, max_pixels=MODEL_PIXELS)
+    tally, recipe = Tally(), Recipe("caption", model, PROMPT, sampling={"max_tokens": TOKENS, "temperature": 0}, max_pixels=MODEL_PIXELS)
     with Journal(files.journal, recipe, overwrite=True) as journal:
         carry_out(folder, recipe, journal, lambda: Endpoint(url), RunOptions(concurrency=concurrency), tally, print)
         publish_captions(journal, folder, files, "json")
     return tally.answered
 
 
-def plain(url: str, images: Path, output: Path, concurrency: int) -> int:
+def plain(url: str, images: Path, output: Path, concurrency: int, model: str) -> int:
     """What one would write first."""
     import httpx
     from openai import AsyncOpenAI
@@ -68,7 +69,7 @@ def plain(url: str, images: Path, output: Path, concurrency: int) -> int:
                 picture = base64.b64encode(path.read_bytes()).decode()  # noqa: ASYNC240 - as one would write it
                 content = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}, {"type": "text", "text": PROMPT}]
                 messages: Any = [{"role": "user", "content": content}]
-                answer = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=64, temperature=0)
+                answer = await client.chat.completions.create(model=model, messages=messages, max_tokens=TOKENS, temperature=0)
                 captions[path.name] = answer.choices[0].message.content or ""
 
         await asyncio.gather(*(ask(path) for path in sorted(images.iterdir())))  # noqa: ASYNC240
@@ -83,19 +84,19 @@ def plain(url: str, images: Path, output: Path, concurrency: int) -> int:
 CLIENTS = {"ours": ours, "plain openai loop": plain}
 
 
-def child(name: str, url: str, images: Path, output: Path, concurrency: int) -> None:
+def child(name: str, url: str, images: Path, output: Path, concurrency: int, model: str) -> None:
     """One measurement, alone in its process. Imports are not counted."""
     if name != "ours":
         import openai  # noqa: F401
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    done = CLIENTS[name](url, images, output, concurrency)
+    done = CLIENTS[name](url, images, output, concurrency, model)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"items": done, "items_per_second": done / seconds, "cpu_ms_per_item": 1000 * cpu / done, "peak_mib": after.ru_maxrss / 1024}))
 
 
-def measured(name: str, url: str, images: Path, output: Path, concurrency: int) -> dict[str, float]:
-    words = [sys.executable, __file__, "--child", name, url, str(images), str(output), "--concurrency", str(concurrency)]
+def measured(name: str, url: str, images: Path, output: Path, concurrency: int, model: str = MODEL) -> dict[str, float]:
+    words = [sys.executable, __file__, "--child", name, url, str(images), str(output), "--concurrency", str(concurrency), "--model", model]
     done = subprocess.run(words, capture_output=True, text=True, timeout=36_000)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -133,11 +134,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", default="1000,100000", help="numbers of inputs; empty for none")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--model", default=MODEL, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         name, url, images, output = options.child
-        child(name, url, Path(images), Path(output), options.concurrency)
+        child(name, url, Path(images), Path(output), options.concurrency, options.model)
         return
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
     memory: dict[int, float] = {}
