@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_fp8_ops.engine.root_cause import LONGEST, SILENT, UNTOLD, RootCause, find_root_cause
+from qwen_fp8_ops.engine.complaints import LONGEST
+from qwen_fp8_ops.engine.root_cause import SILENT, UNTOLD, RootCause, find_root_cause
 
 LOGS = Path(__file__).parents[1] / "fixtures" / "engine_logs"
 
