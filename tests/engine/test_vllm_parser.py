@@ -19,8 +19,9 @@ import pytest
 from qwen_fp8_ops.config.kinds import Choice, Switch
 from qwen_fp8_ops.config.load import load, profile_names
 from qwen_fp8_ops.config.settings import OPTIONS, Settings
-from qwen_fp8_ops.engine.command import engine_command, uses_expert_parallel
+from qwen_fp8_ops.engine.command import engine_command, uses_expert_parallel, weight_cache_command
 from qwen_fp8_ops.engine.flags import OWNERS, refuse_clashes
+from qwen_fp8_ops.engine.weight_cache import without_server_flags
 from qwen_fp8_ops.errors import ConfigError
 
 PROGRAM = """
@@ -37,7 +38,15 @@ for argv in json.load(sys.stdin):
 root = import_module("vllm.utils.argparse_utils").FlexibleArgumentParser(prog="vllm")
 serve = import_module("vllm.entrypoints.cli.serve").ServeSubcommand().subparser_init(root.add_subparsers(dest="subparser"))
 aliases = [list(action.option_strings) for action in serve._actions if action.option_strings]
-print(json.dumps({"parsed": parsed, "aliases": aliases}, default=str))
+preload = import_module("vllm.entrypoints.cli.preload").PreloadSubcommand().subparser_init(root._subparsers._group_actions[0])
+cached = []
+for argv in json.loads(sys.argv[1]):
+    try:
+        cached.append(vars(root.parse_args(argv)))
+    except SystemExit as error:
+        cached.append({"refused": repr(error)})
+known = [name for action in preload._actions for name in action.option_strings]
+print(json.dumps({"parsed": parsed, "aliases": aliases, "cached": cached, "known to preload": known}, default=str))
 """
 
 MORE_VALUES: dict[str, tuple[str, ...]] = {
@@ -70,6 +79,13 @@ def cases() -> Iterator[tuple[str, ...]]:
 
 
 CASES = tuple(cases())
+SOCKETS = Path("/tmp/qfp8-1a2b3c4d")
+CACHED = (
+    ("h100x8",),
+    ("h100x4",),
+    ("h100x8", "MAX_IMAGES=0", "MAX_VIDEOS=0", "LOAD_STRATEGY=multithread", "DTYPE=auto"),
+    ("h100x8", "LOAD_STRATEGY=instanttensor", "KV_CACHE_DTYPE=fp8", "VLLM_EXTRA_ARGS=--root-path /v --seed -3 --no-enable-log-outputs --max-logprobs 5"),
+)
 
 
 def settings_of(case: tuple[str, ...]) -> Settings:
@@ -83,11 +99,14 @@ def answers() -> dict[str, Any]:
     argvs = []
     for case in CASES:
         settings = settings_of(case)
-        argv = engine_command(settings, python="python", model=Path("/models/qwen"), gate_file=Path("/gate.json"), port=settings.port).argv
+        sockets = SOCKETS if settings.weight_cache else None
+        argv = engine_command(settings, python="python", model=Path("/models/qwen"), gate_file=Path("/gate.json"), port=settings.port, sockets=sockets).argv
         argvs.append(argv[argv.index("serve") :])
-    done = subprocess.run([sys.executable, "-c", PROGRAM], input=json.dumps(argvs), capture_output=True, text=True, timeout=300)
+    cached = [weight_cache_command(settings_of(case), python="python", model=Path("/models/qwen"), sockets=SOCKETS).argv[4:] for case in CACHED]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(cached)], input=json.dumps(argvs), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found["cached by case"] = dict(zip(CACHED, found["cached"], strict=True))
     found["by case"] = dict(zip(CASES, found["parsed"], strict=True))
     return found
 
@@ -129,9 +148,40 @@ def test_the_engine_understands_what_we_mean(answers: dict[str, Any], case: tupl
         expected["gpu_memory_utilization"] = settings.gpu_memory_util
     by_vllm = settings.load_strategy in ("lazy", "eager", "prefetch")
     expected["safetensors_load_strategy"] = settings.load_strategy if by_vllm else None
-    expected["load_format"] = "instanttensor" if settings.load_strategy == "instanttensor" else "auto"
-    expected["model_loader_extra_config"] = {"enable_multithread_load": True, "num_threads": 8} if settings.load_strategy == "multithread" else {}
+    expected["load_format"] = "ipc_cache" if settings.weight_cache else "instanttensor" if settings.load_strategy == "instanttensor" else "auto"
+    mapped = {"socket_dir": str(SOCKETS), "fallback": False}
+    expected["model_loader_extra_config"] = mapped if settings.weight_cache else {"enable_multithread_load": True, "num_threads": 8} if settings.load_strategy == "multithread" else {}
     assert {key: parsed.get(key, parsed.get("refused", "?")) for key in expected} == expected
+
+
+@pytest.mark.parametrize("case", CACHED, ids=" ".join)
+def test_the_weight_cache_understands_what_we_mean(answers: dict[str, Any], case: tuple[str, ...]) -> None:
+    settings, parsed = settings_of(case), answers["cached by case"][case]
+    expected = {
+        "model": "/models/qwen",
+        "weight_cache_socket_dir": str(SOCKETS),
+        "dtype": settings.dtype,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "enable_expert_parallel": uses_expert_parallel(settings),
+        "enable_ep_weight_filter": uses_expert_parallel(settings),
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "mm_encoder_tp_mode": settings.mm_encoder_tp_mode,
+        "limit_mm_per_prompt": {"image": min(1, settings.max_images), "video": min(1, settings.max_videos)},
+        "enforce_eager": True,
+        "enable_flashinfer_autotune": False,
+        "load_format": "instanttensor" if settings.load_strategy == "instanttensor" else "auto",
+        "model_loader_extra_config": {"enable_multithread_load": True, "num_threads": 8} if settings.load_strategy == "multithread" else {},
+        "weight_cache_health_port": None,
+    }
+    assert {key: parsed.get(key, parsed.get("refused", "?")) for key in expected} == expected
+
+
+def test_what_the_weight_cache_does_not_know_is_kept_from_it(answers: dict[str, Any]) -> None:
+    parsed = answers["cached by case"][CACHED[-1]]
+    assert (parsed["seed"], parsed["max_logprobs"]) == (-3, 5)
+    of_server = {name for names in answers["aliases"] for name in names} - set(answers["known to preload"])
+    assert {name for name in of_server if not without_server_flags([name])} == of_server
+    assert {name for name in answers["known to preload"] if not without_server_flags([name])} == set()
 
 
 def test_the_default_profile_has_all_that_the_job_asks_for(answers: dict[str, Any]) -> None:
