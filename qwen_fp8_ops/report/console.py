@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from qwen_fp8_ops.outside import clock
@@ -45,14 +48,14 @@ class Console:
             self._print(event, text, level)
 
     def _print(self, event: str, text: str, level: str) -> None:
-        if self._json:
-            print(log_line(clock.now(), level, event, message=text), file=sys.stderr, flush=True)
-            return
         line = text if level == "info" else f"{level}: {text}"
-        if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with _whoever_listens():
+            if self._json:
+                print(log_line(clock.now(), level, event, message=text), file=sys.stderr, flush=True)
+            elif self._progress is not None:
+                self._progress.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
     def progress(self, text: str, fraction: float | None = None) -> None:
         if self._moving:
@@ -72,7 +75,8 @@ class Console:
             columns = SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
             self._progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
             self._task = self._progress.add_task("")
-            self._progress.start()
+            with _whoever_listens():
+                self._progress.start()
         self._progress.update(self._task, description=text, total=1.0 if fraction is not None else None, completed=fraction or 0.0)
 
     def update(self, state: State, snapshot: dict[str, Any]) -> None:
@@ -93,12 +97,26 @@ class Console:
             self._print("ready", f"ready after {seconds:.1f} s at {snapshot['url']}", "info")
         else:
             lines = self._gpus.lines() if self._gpus else []
-            print("\n".join([*lines, render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)
+            with _whoever_listens():
+                print("\n".join([*lines, render_ready(snapshot, seconds)]), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the moving line; what is printed next begins on a line of its own."""
         if self._gpus:
             self._gpus.stop()
         if self._progress is not None:
-            self._progress.stop()
+            with _whoever_listens():
+                self._progress.stop()
             self._progress = None
+
+
+@contextlib.contextmanager
+def _whoever_listens() -> Iterator[None]:
+    """A terminal that was closed, a pipe whose reader has gone, a full disk under the log: what is said gets lost, and that is all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EPIPE):  # for good; else what is still in the buffer would spoil the exit code
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)

@@ -96,3 +96,41 @@ def test_on_a_terminal_a_line_moves_and_is_gone_at_the_end() -> None:
     assert "a [word] between" in shown
     assert shown.endswith("the end\r\n")
     assert "\x1b[?25h" in shown  # the cursor is back
+
+
+HANGS_UP = """
+import os, sys
+from qwen_fp8_ops.report.console import Console
+from qwen_fp8_ops.service.states import State
+console = Console(log_format=sys.argv[1])
+console.say("first")
+sys.stdin.readline()
+for _ in range(3):
+    console.say("nobody reads this", level="warning")
+    console.progress("nor this")
+    console.update(State.READY, {})
+console.ready({"url": "u", "model": "m", "media": {"url": "v", "root": "r"}, "needs_key": False}, 1.0)
+console.close()
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_reader_that_has_gone_ends_nothing(log_format: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS_UP, log_format], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as speaker:
+        assert speaker.stdin and speaker.stdout and speaker.stderr
+        assert "first" in speaker.stderr.readline()
+        speaker.stderr.close()
+        speaker.stdin.write("go on\n")
+        speaker.stdin.close()
+        assert speaker.stdout.read() == "went on\n"
+    assert speaker.returncode == 0
+
+
+def test_a_full_disk_under_the_log_ends_nothing() -> None:
+    script = "from qwen_fp8_ops.report.console import Console\nfor _ in range(3):\n    Console().say('x' * 9000)\nprint('went on')"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, text=True, timeout=60, cwd=REPOSITORY)
+    assert done.stdout == "went on\n"
