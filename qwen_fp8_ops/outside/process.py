@@ -7,6 +7,7 @@ recorded process is either still the same one or gone. Linux only.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -75,10 +76,16 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _fields(folder: Path) -> list[str] | None:
-    """Of the ``stat`` of a process, or of one thread; None when it is gone."""
+    """Of the ``stat`` of a process, or of one thread; None when it is gone.
+
+    Raises:
+        OSError: it could not be looked at, for want of a file descriptor or memory: that says nothing about it.
+    """
     try:
         text = (folder / "stat").read_text(errors="replace")
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
         return None
     return text[text.rindex(")") + 2 :].split()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 from qwen_fp8_ops.engine.command import NOT_INHERITED
 from qwen_fp8_ops.engine.metrics import EngineMetrics
@@ -17,6 +19,8 @@ from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import log_files, scratch
 from qwen_fp8_ops.service.prober import Prober, Probing
+
+LOG_ROOM_BYTES = 64 << 10
 
 
 class Life(StrEnum):
@@ -32,8 +36,8 @@ class Life(StrEnum):
 @dataclass
 class Child:
     """``reused``: a media server that somebody else started and we only use. ``alone``: it runs without what it needs. ``family``:
-    the pids of its processes when it became ready. ``expected_seconds``: what an earlier start of the same took. Moments are monotonic
-    seconds.
+    the pids of its processes when it became ready. ``expected_seconds``: what an earlier start of the same took. ``unlogged``: why it
+    runs without a log. Moments are monotonic seconds.
     """
 
     program: Program
@@ -51,6 +55,7 @@ class Child:
     started: float = 0.0
     failing_since: float = 0.0
     problem: str = ""
+    unlogged: str = ""
     prober: Prober | None = None
     startup: StartupLog = field(default_factory=StartupLog)
     tail: log_files.Tail | None = None
@@ -77,10 +82,7 @@ class Child:
         environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         environ |= scratch.environment(Path(self.program.env[RUN_MARK])) | dict(self.program.env)
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
-            log_files.rotate(log)
-            # O_APPEND by "ab": the log can then be emptied under the writer (log_files.cut).
-            with log.open("ab") as output:
+            with self._new_log(log) as output:
                 self.popen = subprocess.Popen(
                     self.program.argv_alone if alone else self.program.argv,
                     stdin=subprocess.DEVNULL,
@@ -96,6 +98,23 @@ class Child:
         self.starts, self.alone = self.starts + 1, alone
         self.startup, self.tail, self.metrics = StartupLog(), log_files.Tail(log), None
         self.watch(probing)
+
+    def _new_log(self, log: Path) -> IO[bytes]:
+        """A file for this attempt, with room for what it will say: a program that fails to print may end for that.
+
+        Raises:
+            OSError: the folder refuses it. Only a first start fails for that: what has served is better without a log than not at all.
+        """
+        self.unlogged = ""
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
+            log_files.rotate(log)
+            return _with_room(log)
+        except OSError as error:
+            if not self.was_ready:
+                raise
+            self.unlogged = error.strerror or str(error)
+            return open(os.devnull, "ab")
 
     def reuse(self, probing: Probing) -> None:
         self.reused, self.life, self.started = True, Life.STARTING, clock.monotonic()
@@ -118,3 +137,21 @@ class Child:
     def members(self) -> list[Identity]:
         """Every living process of this attempt: the program, its workers, and workers whose parent died."""
         return process.session_members(self.identity) if self.identity else []
+
+
+def _with_room(log: Path) -> IO[bytes]:
+    """
+    Raises:
+        OSError: the disk has no room even for the beginning of a log.
+    """
+    output = log.open("ab", buffering=0)  # O_APPEND: the log can then be emptied under the writer (log_files.cut)
+    try:
+        written = output.write(bytes(LOG_ROOM_BYTES))
+        output.truncate(0)
+    except OSError:
+        output.close()
+        raise
+    if written < LOG_ROOM_BYTES:
+        output.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+    return output

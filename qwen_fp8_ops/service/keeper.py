@@ -35,6 +35,8 @@ from qwen_fp8_ops.service.talk import Talk
 
 FAILURES_UNTIL_DEGRADED = 2
 LOG_CHECK_SECONDS = 10.0
+ABSENCE_SECONDS = 2.0
+"""A round takes a fraction of a second, but where a program is just ended."""
 DYING_SECONDS = 60.0
 """From the death of the engine's core, at which the API server tells its clients so, to the end of the API server itself."""
 CACHE_TO_BLAME = frozenset({"weight-cache-lost", "weight-cache-mismatch"})
@@ -71,6 +73,7 @@ class Keeper:
         self._crashes = CrashBook(paths.poison, paths.in_flight)
         self._post_mortem = post_mortem
         self._next_log_check = 0.0
+        self._looked = clock.monotonic()
 
     @property
     def plan(self) -> LaunchPlan:
@@ -116,14 +119,20 @@ class Keeper:
                 try:
                     child.start(self.me.job_id, self._probing(), alone=self.crew.is_alone(child))
                 except OpsError as error:
+                    if child.was_ready:
+                        self._start_again(child, error.message)  # descriptors, memory, processes: there may be some again
+                        continue
                     self.failure = Failure(State.FAILED, error)
                     break
                 started = True
                 child.expected_seconds = self.recorder.load_seconds(self._load_name(child)) if child.program.loads_weights else None
                 self.recorder.event("program-started", name=child.program.name, pid=child.identity.pid if child.identity else None, attempt=child.starts)
+                if child.unlogged:
+                    self.talk.say(f"{child.program.name} runs without a log: {child.unlogged}", level="warning")
         return started
 
     def observe(self) -> None:
+        self._mind_absence()
         for child in self.children:
             if child.life in (Life.WAITING, Life.STOPPED):
                 continue
@@ -139,6 +148,13 @@ class Keeper:
             held = (*(Path(child.program.log) for child in self.children), self.paths.supervisor_log)
             reopened = (self.paths.audit, self.paths.events)
             self.recorder.attempt(lambda: log_files.cut_all(held, reopened, self.plan.settings.log_max_mb * 1_000_000))
+
+    def _mind_absence(self) -> None:
+        before, self._looked = self._looked, clock.monotonic()
+        if self._looked - before > ABSENCE_SECONDS:
+            for child in self.children:
+                if child.prober:
+                    child.prober.pulse.missed(self._looked - before)
 
     # --- health -------------------------------------------------------------------------------------------------------------
 
@@ -218,7 +234,6 @@ class Keeper:
     def _hangs(self, child: Child) -> None:
         """It has work, and for HANG_TIMEOUT neither its counters moved nor a question was answered: see where it hangs, end it."""
         seconds, stacks = self.plan.settings.hang_timeout, self.paths.stacks(child.program.name)
-        child.ended()
         self.recorder.attempt(lambda: dump(child.members(), Path(child.program.log), stacks, self._pause))
         self.recorder.event("program-hangs", name=child.program.name, seconds=seconds, problem=child.problem, stacks=str(stacks))
         self._forget_process(child)
@@ -240,10 +255,10 @@ class Keeper:
         if left:
             self.recorder.event("not-ended", name=child.program.name, pids=[member.pid for member in left])
         remove_counters(child.family)
-        child.popen = None
 
     def _start_again(self, child: Child, why: str, diagnosis: Diagnosis | None = None) -> None:
         now = clock.monotonic()
+        child.popen = None
         child.deaths.append(now)
         child.problem = why
         if child.program.is_weight_cache:
@@ -267,4 +282,4 @@ class Keeper:
         for engine in self.crew.engines:
             if engine.life is Life.STARTING and not engine.alone:
                 self._forget_process(engine)
-                engine.life = Life.WAITING
+                engine.popen, engine.life = None, Life.WAITING

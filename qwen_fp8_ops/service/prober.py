@@ -115,7 +115,11 @@ class Prober(threading.Thread):
         base = self.program.base_url
         answer = http.get(f"{base}/service", timeout=HEALTH_TIMEOUT_SECONDS, key=self._probing.key).json()
         pid = answer["gate"]["pid"] if isinstance(answer, dict) and "gate" in answer else None
-        if self.identity is None or pid not in [member.pid for member in process.session_members(self.identity)]:
+        try:
+            members = process.session_members(self.identity) if self.identity else []
+        except OSError as error:
+            return f"its processes cannot be looked at: {error.strerror}"
+        if pid not in [member.pid for member in members]:
             return f"another process answers at {base}"
         first = ask_token(self.program, key=self._probing.key, patience_seconds=WARM_UP_TIMEOUT_SECONDS)
         return "" if first.answered else first.problem

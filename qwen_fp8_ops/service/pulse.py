@@ -35,6 +35,12 @@ class Pulse:
     def answered(self, now: float) -> None:
         self._asked, self._moved = None, now
 
+    def missed(self, seconds: float) -> None:
+        """Nobody looked for so long, because the supervisor itself did not run (it was stopped, its machine paused): that is no silence."""
+        self._moved += seconds
+        self._work_since = None if self._work_since is None else self._work_since + seconds
+        self._asked = None if self._asked is None else self._asked + seconds
+
     def silent_seconds(self, now: float) -> float:
         """For how long there was work and no sign of life; 0 while there is nothing to do."""
         began = [moment for moment in (self._work_since, self._asked) if moment is not None]

@@ -71,9 +71,13 @@ class Recorder:
         try:
             write()
         except OpsError as error:
-            if error.message != self.refused:
-                self._say(error.message, "warning")
-            self.refused = error.message
+            self.tell_once(error.message)
             return False
         self.refused = ""
         return True
+
+    def tell_once(self, problem: str) -> None:
+        """Say it, if it is not what was said last; also while nothing can be written."""
+        if problem != self.refused:
+            self._say(problem, "warning")
+        self.refused = problem

@@ -8,6 +8,7 @@ loop does returns quickly, but for the two waits of a stop (drain, end), which g
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -40,6 +41,8 @@ from qwen_fp8_ops.slurm.allocation import Allocation
 from qwen_fp8_ops.slurm.script import notice_seconds
 
 TICK_SECONDS = 0.25
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Open files, memory, processes: of these there may be some again, and the programs are better watched badly than not at all."""
 
 
 class Supervisor:
@@ -89,16 +92,28 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self.stop_asked and not self.keeper.failure and not self.end_is_near:
-            self._mind_the_end()
-            if self.keeper.start_due():
-                self._write()
-            self.keeper.observe()
-            self._mind_the_change()
-            self._settle()
-            self._write()
+            try:
+                self._round()
+            except OSError as error:
+                if error.errno not in SHORTAGES:
+                    raise
+                self.recorder.tell_once(f"The machine has no more for us: {error.strerror}; it is tried again")
             self.pause(TICK_SECONDS)
             if self.restart_asked:
                 self._restart_engines()
+
+    def _round(self) -> None:
+        """
+        Raises:
+            OSError: what was begun is done in the next round.
+        """
+        self._mind_the_end()
+        if self.keeper.start_due():
+            self._write()
+        self.keeper.observe()
+        self._mind_the_change()
+        self._settle()
+        self._write()
 
     def pause(self, seconds: float) -> bool:
         """Wait until something happens, then take signals and reap. True when a stop is to be forced."""

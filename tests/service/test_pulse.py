@@ -60,3 +60,14 @@ def test_a_full_queue_that_moves_keeps_a_question_waiting_without_being_silent()
     for moment in range(10, 1000, 10):
         pulse.read(replace(BUSY, generation_tokens=float(moment)), moment)
     assert pulse.silent_seconds(1000) == 10
+
+
+def test_time_in_which_nobody_looked_is_no_silence() -> None:
+    pulse = Pulse()
+    pulse.read(BUSY, 0)
+    pulse.asked(5)
+    pulse.missed(1000)
+    assert pulse.silent_seconds(1010) == 10
+    idle = Pulse()
+    idle.missed(1000)
+    assert idle.silent_seconds(2000) == 0
