@@ -192,5 +192,6 @@ class AuditLog:
                 return
             os.close(self._descriptor)
             self._descriptor = -1
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)  # somebody may have tidied up
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._torn = False

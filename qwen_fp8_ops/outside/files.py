@@ -33,6 +33,15 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
         raise write_error(path, error) from error
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove what ``write_text`` left there of writers that were killed."""
+    for path in folder.glob(".*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode=mode)
 

@@ -47,11 +47,13 @@ def acquire(path: Path, me: Identity) -> Identity | None:
         raise write_error(path, error) from error
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        while not _create(path, me):
+        created = False
+        while not created:
             other = holder(path)
             if other is not None and (other.alive or not other.here):
                 return other
-            path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # first, so that a full disk has room for ours
+            created = _create(path, me)
     finally:
         os.close(guard)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from qwen_fp8_ops.config.paths import RunPaths
-from qwen_fp8_ops.outside.files import write_json
+from qwen_fp8_ops.outside.files import remove_torn, write_json
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.outside.weight_traces import remove_sockets
 from qwen_fp8_ops.plan.launch import LaunchPlan
@@ -39,5 +39,6 @@ def withdraw(paths: RunPaths) -> None:
     for file in (paths.endpoint, paths.keys, paths.gate, paths.next_plan):
         file.unlink(missing_ok=True)
     shutil.rmtree(paths.in_flight, ignore_errors=True)
+    remove_torn(paths.run)
     scratch.clear(paths.run)
     remove_sockets(paths.weight_sockets)

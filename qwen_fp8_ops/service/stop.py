@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
@@ -75,8 +77,7 @@ def _ask(supervisor: Identity, paths: RunPaths, progress: Callable[[str], None],
                 raise TimedOutError(f"The supervisor (pid {supervisor.pid}) is still stopping", fix="qwen-fp8 stop --force")
             ladder.kill([supervisor], _sleep)
             return
-        state = read_json(paths.state) or {}
-        progress(str(state.get("state", "stopping")))
+        progress(str(_recorded(paths.state).get("state", "stopping")))
         time.sleep(0.1)
 
 
@@ -84,18 +85,22 @@ def _clear(paths: RunPaths, say: Callable[[str], None], *, just_stopped: bool) -
     """With the supervisor gone: end what it left, if anything, and say what cannot be confirmed."""
     me = process.identify(os.getpid())
     assert me is not None
-    if lock.acquire(paths.lock, me) is not None:
-        return ()  # somebody started it again at this moment; what runs now is theirs
     try:
-        recorded = read_json(paths.state)
-        state: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
+        if lock.acquire(paths.lock, me) is not None:
+            return ()  # somebody started it again at this moment; what runs now is theirs
+    except OpsError as error:
+        say(f"{error.message}; so nobody else can start it meanwhile either")
+    try:
+        state = _recorded(paths.state)
         plan = _recorded_plan(paths)
         not_ended = orphans.sweep(paths, say)
         ended = state.get("state") in ENDED
         leftovers = find_leftovers(plan, paths, not_ended, {}, _sleep) if plan else ()
-        recorded_leftovers = [text for text in state.get("leftovers", []) if just_stopped and text.startswith("GPU")]
+        told = state.get("leftovers")
+        recorded_leftovers = [text for text in (told if isinstance(told, list) else []) if just_stopped and str(text).startswith("GPU")]
         if state and not ended:
-            write_json(paths.state, {**state, "state": State.STOPPED.value, "since": clock.now(), "load": None})
+            with contextlib.suppress(OpsError):  # a full disk: `status` sees for itself that nothing runs
+                write_json(paths.state, {**state, "state": State.STOPPED.value, "since": clock.now(), "load": None})
         withdraw(paths)
         return tuple(dict.fromkeys([*leftovers, *recorded_leftovers]))
     finally:
@@ -103,8 +108,19 @@ def _clear(paths: RunPaths, say: Callable[[str], None], *, just_stopped: bool) -
 
 
 def _recorded_plan(paths: RunPaths) -> LaunchPlan | None:
-    value = read_json(paths.plan)
-    return LaunchPlan.from_json(value) if value else None
+    try:
+        return LaunchPlan.from_json(value) if (value := _recorded(paths.plan)) else None
+    except OpsError:
+        return None
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """What a file of the run says; nothing where it is missing, damaged or none of ours: that must keep nobody from stopping."""
+    try:
+        value = read_json(path)
+    except OpsError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _sleep(seconds: float) -> bool:

@@ -147,16 +147,27 @@ def test_a_full_disk_costs_lines_and_nothing_else(home: Any, app: Any, ask: Any,
     assert "written again" in caplog.text
 
 
-def test_a_folder_that_is_gone_is_survived(tmp_path: Path) -> None:
-    log = AuditLog(str(tmp_path / "gone" / "audit.jsonl"))
+def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path / "logs" / "audit.jsonl"))
+    for _ in range(2):
+        log.record(entry())
+        assert log.flush(10)
+        assert len(lines(tmp_path / "logs" / "audit.jsonl")) == 1
+        (tmp_path / "logs").rename(tmp_path / f"tidied-up-{len(os.listdir(tmp_path))}")
+    assert log.dropped == 0
+
+
+def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file is in its way")
+    log = AuditLog(str(tmp_path / "logs" / "audit.jsonl"))
     log.record(entry())
     assert log.flush(10)
     assert log.dropped == 1
-    (tmp_path / "gone").mkdir()
+    (tmp_path / "logs").unlink()
     log.record(entry())
     assert log.flush(10)
     assert log.dropped == 1
-    assert len(lines(tmp_path / "gone" / "audit.jsonl")) == 1
+    assert len(lines(tmp_path / "logs" / "audit.jsonl")) == 1
 
 
 def test_a_renamed_file_is_left_and_a_new_one_begun(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside.files import append_json, make_folder, read_json, write_json, write_text
+from qwen_fp8_ops.outside.files import append_json, make_folder, read_json, remove_torn, write_json, write_text
 
 WRITES = 300
 
@@ -195,3 +195,13 @@ def test_text_of_every_kind_comes_back(tmp_path: Path) -> None:
     write_json(tmp_path / "x", value)
     assert read_json(tmp_path / "x") == value
     assert "日本" in (tmp_path / "x").read_text(encoding="utf-8")
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".state.json.{dead.pid}", f".state.json.{os.getpid()}", ".hidden", "state.json", f"log.{dead.pid}"):
+        (tmp_path / name).touch()
+    remove_torn(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([f".state.json.{os.getpid()}", ".hidden", "state.json", f"log.{dead.pid}"])
+    remove_torn(tmp_path / "gone")
