@@ -1,12 +1,13 @@
 # make setup       .venv for what this machine has: the engine for GPUs where there is an NVIDIA driver, else none (EXTRAS="cpu" names it)
 # make test        set up the CPU engine and the test tools, run every test
+# make faults      the whole fault suite around a stand-in engine, ENGINE=real: some of it around the real one; the table is in build/faults.md
 # make check       what continuous integration runs: lint, types, shell scripts, tests
 # make audit       are the installed dependencies whole, current and free of known faults? (AUDIT_ARGS=--offline asks nobody)
 # make clean       remove caches; .venv, weights, logs and media stay
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: setup dev test lint types shell check audit clean
+.PHONY: setup dev test faults lint types shell check audit clean
 
 # $(call set_up,EXTRAS): .venv has these extras afterwards, and $$python runs them. A path may hold spaces and quotes.
 set_up = root=$$(pwd -P); source scripts/python.sh; set_up $(1)
@@ -22,6 +23,10 @@ WORKERS = $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 
 test:
 	@$(call set_up,cpu dev); exec "$$python" -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+faults:
+	@$(call set_up,cpu dev); export FAULTS_TABLE=build; \
+	exec "$$python" -m pytest tests/faults -m "faults and $(if $(filter real,$(ENGINE)),engine,not engine)" $(PYTEST_ARGS)
 
 lint: dev
 	@$(call set_up,cpu dev); "$$python" -m ruff check .

@@ -44,6 +44,7 @@ def main() -> None:
         server.bind(path)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
         try:
+            print("Starting to load model stand-in...", file=sys.stderr, flush=True)
             time.sleep(told.get("ready_after", 0))
             say("ready")
             for line in sys.stdin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -48,12 +49,12 @@ class Watch:
 
 def _sockets_of(pid: int) -> set[Path]:
     """Paths of the Unix sockets that a process has open."""
+    folder = PROC / str(pid) / "fd"
     inodes = set()
-    try:
-        for entry in os.scandir(PROC / str(pid) / "fd"):
-            inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(entry.path)))
-    except OSError:
-        return set()  # it ended meanwhile
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for entry in os.listdir(folder):
+            with contextlib.suppress(OSError):  # that was closed meanwhile
+                inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(folder / entry)))
     lines = [line.split(None, 7) for line in (PROC / "net/unix").read_text(errors="replace").splitlines()[1:]]
     return {Path(words[7]) for words in lines if len(words) == 8 and words[6] in inodes and words[7].startswith("/")}
 

@@ -6,12 +6,15 @@ import http.client
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
 SILENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.1
+PIECES = 8
+"""Of each answer."""
 
 
 class End(StrEnum):
@@ -27,12 +30,14 @@ class End(StrEnum):
 
 @dataclass
 class Load:
-    """A context: its clients ask from its beginning to its end. ``marks`` counts the ends."""
+    """A context: its clients ask from its beginning to its end. ``marks`` counts the ends. ``put`` asks (port, id, seconds that the
+    answer may take, streamed or not) and judges the answer: the stand-in's, unless told otherwise.
+    """
 
     port: int
     clients: int = 4
     seconds: float = 0.2
-    key: str = ""
+    put: Callable[[int, str, float, bool], tuple[End, str]] | None = None
     marks: Counter[End] = field(default_factory=Counter)
     garbled: list[str] = field(default_factory=list)
 
@@ -68,10 +73,10 @@ class Load:
         return self.marks[End.SILENCE] + self.marks[End.GARBLED]
 
     def _ask_on(self, client: int) -> None:
-        number = 0
+        number, put = 0, self.put or ask
         while not self._done.is_set():
             number += 1
-            end, told = ask(self.port, f"{client}-{number}", seconds=self.seconds, stream=bool(number % 2), key=self.key)
+            end, told = put(self.port, f"{client}-{number}", self.seconds, bool(number % 2))
             with self._lock:
                 self.marks[end] += 1
                 if end is End.GARBLED:
@@ -80,11 +85,20 @@ class Load:
                 self._done.wait(PAUSE_SECONDS)
 
 
-def ask(port: int, id: str, *, seconds: float = 0.0, stream: bool = False, key: str = "", content: Any = "Hi") -> tuple[End, str]:
-    """One request on a connection of its own; what it came to, and what was said."""
-    pieces = 8
-    body = {"id": id, "messages": [{"role": "user", "content": content}], "seconds": seconds, "stream": stream, "pieces": pieces, "max_tokens": pieces}
-    headers = {"Content-Type": "application/json", "Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})}
+def ask(port: int, id: str, seconds: float = 0.0, stream: bool = False, *, content: Any = "Hi") -> tuple[End, str]:
+    """One request to the stand-in; what it came to, and what was said."""
+    body = {"id": id, "messages": [{"role": "user", "content": content}], "seconds": seconds, "stream": stream, "pieces": PIECES, "max_tokens": PIECES}
+    return exchange(port, body, _is_whole_stream if stream else _is_whole)
+
+
+def exchange(port: int, body: dict[str, Any], is_whole: Callable[[bytes, dict[str, Any]], bool]) -> tuple[End, str]:
+    """One request on a connection of its own.
+
+    Args:
+        is_whole: of the text of an answer with status 200, and what was asked: False when it tells of an error, ValueError and the like
+            when it is cut short or the answer to something else.
+    """
+    headers = {"Content-Type": "application/json", "Connection": "close"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SILENCE_SECONDS)
     try:
         connection.connect()
@@ -101,44 +115,37 @@ def ask(port: int, id: str, *, seconds: float = 0.0, stream: bool = False, key: 
         return End.ERROR, repr(error)
     finally:
         connection.close()
-    return judge(answer.status, text, id, pieces, stream)
-
-
-def judge(status: int, text: bytes, id: str, pieces: int, stream: bool) -> tuple[End, str]:
     told = text.decode(errors="replace")
-    if status == 200:
+    if answer.status == 200:
         try:
-            return (End.WHOLE if (_is_whole_stream if stream else _is_whole)(text, id, pieces) else End.ERROR), told
+            return (End.WHOLE if is_whole(text, body) else End.ERROR), told
         except (ValueError, KeyError, TypeError, IndexError):
             return End.GARBLED, told
-    if status >= 500 and status != 503:
-        return End.ERROR, told
-    return End.REFUSED, told
+    return (End.ERROR if answer.status >= 500 and answer.status != 503 else End.REFUSED), told
 
 
-def _is_whole(text: bytes, id: str, pieces: int) -> bool:
-    """
-    Raises:
-        ValueError: it is the answer to something else, or not all of it.
-    """
+def _is_whole(text: bytes, body: dict[str, Any]) -> bool:
     value = json.loads(text)
-    if value["id"] != id or value["choices"][0]["pieces"] != list(range(pieces)):
+    if value["id"] != body["id"] or value["choices"][0]["pieces"] != list(range(PIECES)):
         raise ValueError("not the answer to this")
     return True
 
 
-def _is_whole_stream(text: bytes, id: str, pieces: int) -> bool:
-    """False for one that tells of an error.
-
+def events_of(text: bytes) -> list[Any]:
+    """
     Raises:
-        ValueError: pieces are missing, double or of another answer, and nobody says so.
+        ValueError: it is no whole stream.
     """
     *events, end, rest = text.split(b"\n\n")
     if (end, rest) != (b"data: [DONE]", b""):
         raise ValueError("it has no end")
-    values = [json.loads(event.removeprefix(b"data: ")) for event in events]
+    return [json.loads(event.removeprefix(b"data: ")) for event in events]
+
+
+def _is_whole_stream(text: bytes, body: dict[str, Any]) -> bool:
+    values = events_of(text)
     if any("error" in value for value in values):
         return False
-    if [(value["id"], value["piece"]) for value in values] != [(id, piece) for piece in range(pieces)]:
+    if [(value["id"], value["piece"]) for value in values] != [(body["id"], piece) for piece in range(PIECES)]:
         raise ValueError("not the answer to this")
     return True

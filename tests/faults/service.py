@@ -15,7 +15,7 @@ from tests.faults.load import End, ask
 from tests.service.harness import StandInService
 from tests.waiting import wait_for
 
-QUICK = {"HANG_TIMEOUT": 6, "PROBE_INTERVAL": 1, "DRAIN_TIMEOUT": 3, "RESTART_LIMIT": 5}
+QUICK = {"HANG_TIMEOUT": 300, "PROBE_INTERVAL": 1, "DRAIN_TIMEOUT": 3, "RESTART_LIMIT": 5}
 PATIENCE_SECONDS = 120.0
 
 
@@ -49,6 +49,10 @@ class FaultyService(StandInService):
         found: dict[str, Any] = json.loads(self.paths.state.read_text())
         return found
 
+    def loads(self) -> bool:
+        """Is the engine's core at it?"""
+        return self.paths.service_log.exists() and "Starting to load" in self.paths.service_log.read_text()
+
     def answers(self, **request: Any) -> bool:
         return ask(self.port, "are-you-there", **request)[0] is End.WHOLE
 
@@ -64,6 +68,10 @@ class FaultyService(StandInService):
         assert self.answers()
         self.watch.look()
         return time.monotonic() - began
+
+    def asked(self) -> int:
+        """How many requests the gate has seen, the supervisor's probes among them."""
+        return int(self.told()["gate"]["requests_total"])
 
     def stop(self, *, force: bool = False) -> Stopped:
         """As ./stop_service.sh; a supervisor of ours that it ended is waited for."""

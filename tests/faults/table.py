@@ -29,8 +29,8 @@ class Row:
     def count(self, load: Load) -> None:
         self.answered, self.lost, self.silent = load.whole, load.told, load.silent
 
-    def recovered(self, seconds: float, plain: float) -> None:
-        self.seconds, self.ratio = round(seconds, 1), round(seconds / plain, 2)
+    def recovered(self, seconds: float, plain: float | None) -> None:
+        self.seconds, self.ratio = round(seconds, 1), round(seconds / plain, 2) if plain else None
 
 
 HEAD = ("fault", "survived", "ended", "answered", "lost", "silent", "seconds", "of a plain start")

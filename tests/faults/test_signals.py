@@ -21,6 +21,8 @@ pytestmark = pytest.mark.faults
 
 LOAD_SECONDS = 0.3
 """What a request takes: some are always under way."""
+HANG_SECONDS = 8
+"""HANG_TIMEOUT where a hang is to be noticed; elsewhere it is long, for a busy machine must not look like one."""
 
 
 def each(faults: tuple[Fault, ...]) -> list[object]:
@@ -28,7 +30,7 @@ def each(faults: tuple[Fault, ...]) -> list[object]:
 
 
 @pytest.mark.parametrize("fault", each(FAULTS))
-def test_a_signal(service: FaultyService, fault: Fault, row: Row, plain: float) -> None:
+def test_a_signal(service: FaultyService, fault: Fault, row: Row, plain: float | None) -> None:
     row.fault, row.ended = str(fault), fault.then
     with ExitStack() as load:
         before = PREPARE[fault.moment](service, fault, load)
@@ -47,27 +49,52 @@ def test_a_signal(service: FaultyService, fault: Fault, row: Row, plain: float) 
     assert service.left() == []
 
 
+def test_a_supervisor_that_was_stopped_for_long(service: FaultyService, row: Row) -> None:
+    """When it goes on, all that it knows is old: it looks again before it takes anything for hung."""
+    row.fault, row.ended = "supervisor, SIGSTOP for longer than HANG_TIMEOUT, under load", Then.WAITS
+    service.started(HANG_TIMEOUT=HANG_SECONDS)
+    service.watch.look()
+    supervisor, core = service.victim("supervisor"), service.core()
+    with Load(service.port, seconds=LOAD_SECONDS) as load:
+        wait_for(lambda: load.whole >= 4, "the load flows")
+        os.kill(supervisor, signal.SIGSTOP)
+        time.sleep(1.5 * HANG_SECONDS)
+        os.kill(supervisor, signal.SIGCONT)
+        asked = service.asked()
+        wait_for(lambda: service.asked() > asked + 40, "the load flows on")
+    row.count(load)
+    assert (load.told, load.silent) == (0, 0), load.garbled
+    service.wait_answers()
+    assert service.core() == core and not service.events("program-hangs")
+    service.stop()
+    assert service.left() == []
+
+
 # --- before -------------------------------------------------------------------------------------------------------------------
+
+
+def quick(fault: Fault) -> dict[str, int]:
+    return {"HANG_TIMEOUT": HANG_SECONDS} if fault.hangs else {}
 
 
 def loading(service: FaultyService, fault: Fault, stack: ExitStack) -> None:
     """The core takes its time; whatever else there is, is up."""
     service.behave(ready_after=600 if fault.then in (Then.TIMED_OUT, Then.SWEPT, Then.STOPPED) else 4)
-    service.start(START_TIMEOUT=12 if fault.then is Then.TIMED_OUT else 600)
+    service.start(START_TIMEOUT=12 if fault.then is Then.TIMED_OUT else 600, **quick(fault))
     wait_for(lambda: service.events("program-ready"), "the media server is up")
-    wait_for(service.core, "the core is begun")
+    wait_for(service.loads, "the core loads")
     service.watch.look()
     if fault.then is not Then.TIMED_OUT:
         service.behave()
 
 
 def idle(service: FaultyService, fault: Fault, stack: ExitStack) -> None:
-    service.started()
+    service.started(**quick(fault))
     service.watch.look()
 
 
 def under_load(service: FaultyService, fault: Fault, stack: ExitStack) -> Load:
-    service.started()
+    service.started(**quick(fault))
     load = stack.enter_context(Load(service.port, seconds=LOAD_SECONDS))
     wait_for(lambda: load.whole >= 4, "the load flows")
     service.watch.look()
@@ -76,7 +103,7 @@ def under_load(service: FaultyService, fault: Fault, stack: ExitStack) -> Load:
 
 def draining(service: FaultyService, fault: Fault, stack: ExitStack) -> None:
     """One request runs for longer than anybody waits."""
-    service.started()
+    service.started(**quick(fault))
     ends: list[End] = []
     running = threading.Thread(target=lambda: ends.append(ask(service.port, "long", seconds=600)[0]))
     running.start()
@@ -99,11 +126,14 @@ PREPARE: dict[str, Callable[[FaultyService, Fault, ExitStack], Load | None]] = {
 
 
 def ready(service: FaultyService, fault: Fault, pid: int, load: Load | None) -> None:
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "it was replaced", 120)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}") and fallen(service), "it is missed", 120)
     service.wait_answers()
     service.watch.look()
-    names = {event["name"] for event in service.events("program-died") + service.events("program-hangs")}
-    assert names == {"media" if fault.victim == "media server" else "engine0"}
+    assert fallen(service) == {"media" if fault.victim == "media server" else "engine0"}
+
+
+def fallen(service: FaultyService) -> set[str]:
+    return {event["name"] for event in service.events("program-died") + service.events("program-hangs")}
 
 
 def stopped(service: FaultyService, fault: Fault, pid: int, load: Load | None) -> None:
