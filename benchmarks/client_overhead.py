@@ -42,6 +42,8 @@ from qwen_fp8_ops.client.batch.tally import Tally  # noqa: E402
 PROMPT = PROMPTS["SIMPLE"]
 MODEL = "demo/little-model"
 TOKENS = 64
+MOST_LINKS = 50_000
+"""ext4 takes 65,000 to one file."""
 
 
 def ours(url: str, images: Path, output: Path, concurrency: int, model: str) -> int:
@@ -120,10 +122,14 @@ def make_pictures(folder: Path, count: int) -> Path:
     from PIL import Image
 
     folder.mkdir()
-    first = folder / "000000.png"
-    Image.effect_noise((64, 64), 60).convert("RGB").save(first)
-    for number in range(1, count):
-        os.link(first, folder / f"{number:06d}.png")
+    picture = Image.effect_noise((64, 64), 60).convert("RGB")
+    for number in range(count):
+        path = folder / f"{number:06d}.png"
+        if number % MOST_LINKS == 0:
+            picture.save(path)
+            first = path
+        else:
+            os.link(first, path)
     return folder
 
 

@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.under_load.accounts import Outage, Record, compare_audit, totals, unexplained, whole_since
+from benchmarks.under_load.accounts import Outage, Record, compare_audit, since_fault, totals, unexplained, whole_since
 from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, running, wait_until
 from benchmarks.under_load.traffic import Kind, Traffic, exchange
 from benchmarks.under_load.verdict import Verdict
@@ -169,8 +169,9 @@ class Soak:
         self.outages.append(Outage(f"{number.name} of {role}", moment, time.monotonic()))
 
     def as_json(self, warm_up_seconds: float) -> dict[str, Any]:
-        deaths = [event["moment"] for event in self.service.all_events() if event["event"] in ("program-died", "program-hangs") and event["name"] == "engine0"]
-        audit = compare_audit(self.traffic.records, self.service.audit_lines(), [*deaths, *(outage.began for outage in self.outages)])
+        hangs = [event["moment"] for event in self.service.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
+        kills = [outage.began for outage in self.outages if outage.what == f"{signal.SIGKILL.name} of gate"]
+        audit = compare_audit(self.traffic.records, self.service.audit_lines(), [*hangs, *kills])
         samples = {role: [sample for sample in self.watch.samples if sample.role == role] for role in ROLES}
         return {
             "schema": 1,
@@ -180,7 +181,7 @@ class Soak:
             "requests_by_kind": dict(Counter(record.kind for record in self.traffic.records)),
             "files": totals(self.files.records),
             "faults": dict(Counter(outage.what for outage in self.outages)),
-            "outage_seconds": [{"what": outage.what, "seconds": round(outage.ended - outage.began, 2)} for outage in self.outages],
+            "outages": [asdict(outage) for outage in self.outages],
             "unexplained": [asdict(record) for record in unexplained([*self.traffic.records, *self.files.records], self.outages)],
             "audit": audit.as_json(),
             "processes": {role: growth(found, warm_up_seconds) for role, found in samples.items()},
@@ -226,6 +227,8 @@ def show(result: dict[str, Any]) -> None:
                 f"{row['threads']:9}{row['threads_most']:6}{cell(row['threads_per_hour'], '+.1f'):>8}"
             )
     print("\nlargest:  " + ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in result["log_bytes_most"].items() if size > 10_000))
+    for record in audit["examples"][:SHOWN]:
+        print(f"NOT IN THE AUDIT: {record['kind']} {record['status']} {record['verdict']} {record['detail']} {since_fault(record, result['outages'])}")
     for record in result["unexplained"][:SHOWN]:
         print(f"UNEXPLAINED: {record['kind']} {record['verdict']}: {record['detail']}")
     for fault in faults_of(result):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.under_load.verdict import Verdict
 
-GATHER_SECONDS = 0.25
+GATHER_SECONDS = 1.0
 """The gate writes its audit lines some hundredths of a second after the answers; those of a process that is killed meanwhile die with it.
-On a busy machine the thread that writes may come late."""
+On a busy machine the thread that writes may come late. A process that ends by itself has no such excuse."""
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class AuditAccount:
 
     requests: int
     lines: int
-    missing: tuple[str, ...]
-    died: tuple[str, ...]
-    doubled: tuple[str, ...]
-    different: tuple[str, ...]
+    missing: tuple[Record, ...]
+    died: tuple[Record, ...]
+    doubled: tuple[Record, ...]
+    different: tuple[Record, ...]
     damaged_lines: int
 
     @property
@@ -90,6 +91,7 @@ class AuditAccount:
             "other_status": len(self.different),
             "damaged_lines": self.damaged_lines,
             "agrees": self.agrees,
+            "examples": [*map(asdict, self.missing[:SHOWN]), *map(asdict, self.different[:SHOWN])],
         }
 
 
@@ -113,13 +115,19 @@ def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] |
         found = by_id.get(record.id, [])
         mine += len(found)
         if len(found) > 1:
-            doubled.append(record.id)
+            doubled.append(record)
         if record.status is None:
             continue
         answered += 1
         if not found:
             excused = any(kill - GATHER_SECONDS <= record.ended <= kill + GATHER_SECONDS or record.sent <= kill <= record.ended for kill in kills)
-            (died if excused else missing).append(record.id)
+            (died if excused else missing).append(record)
         elif found[0].get("status") != record.status:
-            different.append(record.id)
+            different.append(record)
     return AuditAccount(answered, mine, tuple(missing), tuple(died), tuple(doubled), tuple(different), damaged)
+
+
+def since_fault(record: Mapping[str, Any], outages: Sequence[Mapping[str, Any]]) -> str:
+    """When a request ended, in words; both as JSON has them."""
+    before = [outage for outage in outages if outage["began"] <= record["ended"]]
+    return f"{record['ended'] - before[-1]['began']:.2f} s after {before[-1]['what']}" if before else "before the first fault"

@@ -51,6 +51,7 @@ def test_an_audit_with_one_line_for_each_answer_agrees() -> None:
     assert found.agrees
     assert found.as_json() == {
         "requests": 1, "lines": 1, "missing": 0, "died_with_the_process": 0, "doubled": 0, "other_status": 0, "damaged_lines": 0, "agrees": True,
+        "examples": [],
     }  # fmt: skip
 
 
@@ -66,10 +67,12 @@ def test_an_audit_with_one_line_for_each_answer_agrees() -> None:
 def test_an_audit_that_does_not_agree_says_how(lines: list[dict[str, object] | None], what: str) -> None:
     found = compare_audit([GOOD], lines, [])
     assert not found.agrees
-    assert found.as_json()[what] == 1
+    told = found.as_json()
+    assert told[what] == 1
+    assert [row["id"] for row in told["examples"]] == (["a"] if what in ("missing", "other_status") else [])
 
 
-@pytest.mark.parametrize(("killed", "died"), [(1.5, True), (2.1, True), (5.0, False), (0.5, False)])
+@pytest.mark.parametrize(("killed", "died"), [(1.5, True), (2.9, True), (5.0, False), (0.5, False)])
 def test_a_line_may_die_only_with_its_process(killed: float, died: bool) -> None:
     found = compare_audit([GOOD], [], [killed])
-    assert (found.died, found.missing) == ((("a",), ()) if died else ((), ("a",)))
+    assert (found.died, found.missing) == (((GOOD,), ()) if died else ((), (GOOD,)))

@@ -23,7 +23,7 @@ def soaked(**changes: Any) -> dict[str, Any]:
     return {
         "seconds": 400.0, "requests": totals([GOOD]), "files": totals([GOOD]), "faults": {"SIGKILL of media": 2}, "unexplained": [], "audit": AUDIT,
         "processes": {"supervisor": flat, "gate": growth(life(2, 0, first_mib=1, mib_per_hour=50, seconds=30), 0), "media": None},
-        "log_bytes_most": {"service.log": 20_000}, "problem": "", "left_by_stop": "", **changes,
+        "outages": [], "log_bytes_most": {"service.log": 20_000}, "problem": "", "left_by_stop": "", **changes,
     }  # fmt: skip
 
 
@@ -35,7 +35,13 @@ def test_medians_are_of_each_figure_over_the_rounds() -> None:
 
 def test_the_table_of_a_recovery_has_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
     bad = {"kind": "text", "verdict": "silent", "detail": "nothing came"}
-    result = {"medians": {"EngineCore": recovery.medians(ROUNDS), "API server": None}, "requests": totals([GOOD]), "audit": AUDIT, "unexplained": [bad]}
+    result = {
+        "medians": {"EngineCore": recovery.medians(ROUNDS), "API server": None},
+        "requests": totals([GOOD]),
+        "audit": AUDIT,
+        "unexplained": [bad],
+        "outages": [],
+    }
     recovery.show(json.loads(json.dumps(result)))
     told = capsys.readouterr().out
     assert "EngineCore" in told and "1.100" in told and "API server" not in told
