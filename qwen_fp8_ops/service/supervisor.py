@@ -16,16 +16,14 @@ from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
 from qwen_fp8_ops.errors import OpsError
-from qwen_fp8_ops.outside import clock, process
+from qwen_fp8_ops.outside import clock
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.situation import expected_memory
-from qwen_fp8_ops.service import ladder
 from qwen_fp8_ops.service.changeover import Changeover, Request
 from qwen_fp8_ops.service.child import Child, Life
 from qwen_fp8_ops.service.devices import confined
-from qwen_fp8_ops.service.drain import requests_running
+from qwen_fp8_ops.service.ending import Ending
 from qwen_fp8_ops.service.endpoint import publish
 from qwen_fp8_ops.service.gate_rules import gate_rules
 from qwen_fp8_ops.service.keeper import Keeper
@@ -62,6 +60,7 @@ class Supervisor:
         post_mortem = PostMortem(paths, lambda: self.wall_time.ends_at)
         self.keeper = Keeper(plan, paths, me, recorder, talk, key=key, pause=self.pause, wake=self.wakeups.wake, post_mortem=post_mortem)
         self.stop_asked = 0
+        self.ending = Ending(me, self.wall_time, talk, self.pause, lambda: self.stop_asked > 1)
         self.restart_asked = False
         self.began = clock.monotonic()
         self.started_at = clock.now()
@@ -177,7 +176,7 @@ class Supervisor:
     def _change_to(self, plan: LaunchPlan, *, keep_weights: bool) -> bool:
         """False when a stop was asked for meanwhile."""
         for child in self.keeper.crew.leaving(plan, keep_weights=keep_weights):
-            self._end(child)
+            self.ending.end(child)
         if self.stop_asked:
             return False
         self.plan, self.planned_memory = plan, expected_memory(plan, self.paths, os.environ)
@@ -239,8 +238,8 @@ class Supervisor:
             State.STOPPING, self.keeper.failure.error.message if self.keeper.failure else "the wall time is near" if self.end_is_near else "asked to"
         )
         self._write()
-        not_ended = [member for child in self.keeper.crew.in_order_of_end for member in self._end(child)]
-        not_ended += ladder.kill(self._strays(), self.pause)
+        not_ended = [member for child in self.keeper.crew.in_order_of_end for member in self.ending.end(child)]
+        not_ended += self.ending.end_strays(self.children)
         self.pause(0)  # no zombie of ours is left to whoever comes after us
         leftovers = find_leftovers(self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause)
         outcome = Outcome(self.keeper.failure, self.keeper.ready_once, leftovers, requeue=self.wall_time.requeues(at_end))
@@ -253,7 +252,7 @@ class Supervisor:
         """A defect of ours ended the loop: its traceback is on its way up, and no program may go on unwatched."""
         self.stop_asked = 2
         for child in self.keeper.crew.in_order_of_end:
-            self._end(child)
+            self.ending.end(child)
         self.keeper.failure = Failure(
             State.FAILED, OpsError("The supervisor failed; its log has the traceback", code="defect", fix=f"See {self.paths.supervisor_log}")
         )
@@ -268,28 +267,7 @@ class Supervisor:
         self.recorder.move(State.DRAINING, "the wall time is near" if self.end_is_near else "")
         self._write_gate(draining=True)
         self._write()
-        began = clock.monotonic()
-        while clock.monotonic() < self.wall_time.drain_until(began, self.plan.settings.drain_timeout) and self.stop_asked <= 1:
-            running = requests_running(self.children, self.key)
-            if not running:
-                return
-            self.talk.progress(f"waiting for {running} running request{'s' if running > 1 else ''}")
-            self.pause(0.2)
-
-    def _end(self, child: Child) -> list[Identity]:
-        child.ended()
-        child.life = Life.STOPPED
-        if child.identity is None or child.popen is None:
-            return []
-        grace = self.wall_time.grace_seconds(child.program.stop_seconds if child.was_ready else min(child.program.stop_seconds, 5))
-        left = ladder.end(child.identity, grace_seconds=0 if self.stop_asked > 1 else grace, pause=self.pause)
-        remove_counters(child.family)
-        return left
-
-    def _strays(self) -> list[Identity]:
-        """Children of ours that left their session; the kernel gave them to us when their parent died."""
-        known = {child.popen.pid for child in self.children if child.popen}
-        return [identity for pid in process.children_of(self.me.pid) if pid not in known and (identity := process.identify(pid))]
+        self.ending.let_finish(self.children, self.key, self.plan.settings.drain_timeout)
 
     # --- telling ------------------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,36 @@ def test_keys_are_nowhere_to_be_seen(service: LiveService) -> None:
     assert not any(key in text for key in ("sesame-open", "second-key", internal) for text in shown)
 
 
+def test_another_engine_with_other_settings_while_a_request_runs(service: LiveService) -> None:
+    engine, media = service.pid("engine0"), service.pid("media")
+    answers: list[httpx.Response] = []
+    request = {"max_tokens": 600, "ignore_eos": True, "key": "sesame-open", "timeout": START_SECONDS}
+    running = threading.Thread(target=lambda: answers.append(service.chat("Tell me a long story", **request)))
+    running.start()
+    wait_for(lambda: (status := service.status())["engine"] and status["engine"]["running"], "the request runs")
+    done = service.run("restart", "--engine", "--set", "MAX_NUM_SEQS=3", "--json")
+    assert done.returncode == 0, done.stderr + service.logs()
+    running.join()
+    assert (answers[0].status_code, answers[0].json()["usage"]["completion_tokens"]) == (200, 600)
+    assert service.pid("media") == media
+    assert service.pid("engine0") != engine
+    assert b"--max-num-seqs=3" in Path(f"/proc/{service.pid('engine0')}/cmdline").read_bytes()
+    status = valid(json.loads(done.stdout))
+    assert status["change"]["settings"]["MAX_NUM_SEQS"]["to"] == "3"
+    assert status["change"]["taken_back"] is None
+    assert json.loads(service.run("config", "MAX_NUM_SEQS", "--json").stdout)["running"] == {"MAX_NUM_SEQS": "3"}
+    assert service.chat("Hello", key="sesame-open").status_code == 200
+
+
+def test_what_another_engine_is_not_enough_for_is_named(service: LiveService) -> None:
+    engine = service.pid("engine0")
+    done = service.run("restart", "--engine", "--set", "MEDIA_ROOT=pictures", "--set", "MAX_NUM_SEQS=2")
+    assert done.returncode == 2
+    assert "MEDIA_ROOT=pictures (--set; now media)" in done.stderr
+    assert "qwen-fp8 restart --set MEDIA_ROOT=pictures" in done.stderr
+    assert service.pid("engine0") == engine
+
+
 def test_wrong_settings_do_not_touch_what_runs(service: LiveService) -> None:
     engine = service.pid("engine0")
     done = service.run("restart", "--set", "MAX_MODEL_LEN=banana")
