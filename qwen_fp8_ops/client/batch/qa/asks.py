@@ -20,7 +20,7 @@ from qwen_fp8_ops.client.batch.qa.questions import Question
 CHOICE_INSTRUCTION = "Answer with the option letter in \\boxed{}."
 OPEN_INSTRUCTION = "Give the final answer in \\boxed{}."
 SAYS_HOW = re.compile(
-    r"boxed|\bletter\b|\banswer (?:with|using|directly|in|only|yes|the question)\b|\b(?:best|correct) (?:answer|option) is:?\s*$|\banswer:\s*$|请",
+    r"boxed|\b(?:option|choice|answer|single|correct)(?:'s)? letter\b|\bletter (?:of the|only)\b|\banswer (?:with|using|directly|in|only|yes|the question)\b|\b(?:best|correct) (?:answer|option) is:?\s*$|\banswer:\s*$|请",
     re.IGNORECASE,
 )
 """Words of a question that says itself how it is to be answered."""
@@ -69,7 +69,10 @@ class Asks:
 
     def rotations(self, question: Question) -> int:
         """1 for what cannot be rotated: open questions, choices that stand in the image, and such as ``all of the above``."""
-        return len(question.choices.texts) if self.circular and question.choices and question.choices.may_rotate else 1
+        if not (self.circular and question.choices and question.choices.may_rotate):
+            return 1
+        found = find_choices(question.text)  # a choice from a column may hold what looks like a choice itself
+        return len(question.choices.texts) if found and found.choices == question.choices else 1
 
     def of(self, question: Question) -> Iterator[Ask]:
         media = tuple(Source(os.path.join(self.dataset, path)) for path in question.images)
