@@ -20,7 +20,8 @@ from qwen_fp8_ops.client.batch.qa.questions import Question
 CHOICE_INSTRUCTION = "Answer with the option letter in \\boxed{}."
 OPEN_INSTRUCTION = "Give the final answer in \\boxed{}."
 SAYS_HOW = re.compile(
-    r"boxed|\b(?:option|choice|answer|single|correct)(?:'s)? letter\b|\bletter (?:of the|only)\b|\banswer (?:with|using|directly|in|only|yes|the question)\b|\b(?:best|correct) (?:answer|option) is:?\s*$|\banswer:\s*$|请",
+    r"boxed|\b(?:option|choice|answer|single|correct)(?:'s)? letter\b|\bletter (?:of the|only)\b"
+    r"|\banswer (?:with|using|directly|in|only|yes|the question)\b|\b(?:best|correct) (?:answer|option) is:?\s*$|\banswer:\s*$|请",
     re.IGNORECASE,
 )
 """Words of a question that says itself how it is to be answered."""
