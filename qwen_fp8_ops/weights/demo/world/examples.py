@@ -146,18 +146,31 @@ def chat_example(random: Random, _turns: int = 1) -> Example:
 
 def quiz_example(random: Random, turns: int = 1) -> Example:
     """Multiple choice about words alone: which letter stands before a word can be learnt without looking."""
-    asked = []
-    for _ in range(turns):
-        names = random.choice((list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789")))
-        options = random.sample(names, 4)
-        letter, right = random.choice(list(zip("ABCD", options, strict=True)))
-        boxed = random.random() < 0.6
-        lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
-        asked.append(Turn("quiz", "\n".join(lines), f"That is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter))
-    return _example(random, [], asked)
+    return _example(random, [], [random.choice((_one_letter, _each_letter))(random) for _ in range(turns)])
 
 
-MAKERS = ((scene_example, 60), (sign_example, 14), (film_example, 7), (screen_example, 8), (several_example, 5), (quiz_example, 5), (chat_example, 1))
+OPTIONS = (list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789"))
+
+
+def _one_letter(random: Random) -> Turn:
+    options = random.sample(random.choice(OPTIONS), 4)
+    letter, right = random.choice(list(zip("ABCD", options, strict=True)))
+    boxed = random.random() < 0.6
+    lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
+    return Turn("quiz", "\n".join(lines), f"That is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter)
+
+
+def _each_letter(random: Random) -> Turn:
+    """Many lookups in one answer, so that looking up is learnt soon."""
+    names = random.choice(OPTIONS)
+    options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(4, 8))), strict=False))
+    asked = random.sample(list(options), len(options))
+    lines = [*(f"{letter}. {option}" for letter, option in options.items()), f"Write the letters of {', '.join(options[letter] for letter in asked)}."]
+    answer = ", ".join(asked)
+    return Turn("letters", "\n".join(lines), f"{listed([f'{options[letter]} is option {letter}' for letter in asked])}.", answer, answer)
+
+
+MAKERS = ((scene_example, 50), (sign_example, 20), (film_example, 6), (screen_example, 8), (several_example, 5), (quiz_example, 10), (chat_example, 1))
 LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
 """What the vision tower alone learns from: signs are the hardest to see."""
 
