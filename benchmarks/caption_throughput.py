@@ -27,6 +27,12 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.client_overhead import PROMPT, TOKENS, measured  # noqa: E402 - the path comes first
 
 BENCH = "vllm bench serve"
+VLLM = """
+from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
+cure_torchvision()
+from vllm.entrypoints.cli.main import main
+main()
+"""
 
 
 def bench_serve(url: str, images: Path, folder: Path, concurrency: int, model: str) -> float:
@@ -34,11 +40,11 @@ def bench_serve(url: str, images: Path, folder: Path, concurrency: int, model: s
     pictures = sorted(images.iterdir())
     dataset, result = folder / "bench.jsonl", folder / "bench.json"
     dataset.write_text("".join(json.dumps({"prompt": PROMPT, "image_files": [str(path)]}) + "\n" for path in pictures))
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
+    words = [sys.executable, "-c", VLLM, "bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
     words += ["--base-url", url, "--model", model, "--skip-tokenizer-init", "--dataset-name", "custom_image", "--dataset-path", str(dataset)]
     words += ["--custom-ensure-client-side-data", "--custom-output-len", str(TOKENS), "--num-prompts", str(len(pictures)), "--temperature", "0"]
     words += ["--max-concurrency", str(concurrency), "--save-result", "--result-dir", str(folder), "--result-filename", result.name]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=7200)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=7200)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     value = json.loads(result.read_text())

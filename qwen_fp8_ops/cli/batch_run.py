@@ -73,8 +73,13 @@ class Batch:
 
     @property
     def folder_name(self) -> str:
-        """The model's name in paths."""
-        return safe_name(self._options.model_name or self.model)
+        """The model's name in paths. To merge, the shares themselves tell it, where they are of one model."""
+        options = self._options
+        if options.merge and not options.model_name:
+            found = {path.parent.name for path in options.output_dir.glob("*/*/*.shard-*-of-*.journal.jsonl")}
+            if len(found) == 1:
+                return found.pop()
+        return safe_name(options.model_name or self.model)
 
     @property
     def server_url(self) -> str:

@@ -49,11 +49,7 @@ class LazyVerbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        module = name.replace("-", "_")
-        command: click.Command = getattr(importlib.import_module(f"qwen_fp8_ops.cli.{module}"), module)
-        return command
+        return command_of(name) if name in VERBS else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         try:
@@ -64,3 +60,9 @@ class LazyVerbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def command_of(verb: str) -> click.Command:
+    module = verb.replace("-", "_")
+    command: click.Command = getattr(importlib.import_module(f"qwen_fp8_ops.cli.{module}"), module)
+    return command

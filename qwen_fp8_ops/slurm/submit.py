@@ -22,16 +22,34 @@ def refuse_impossible(job: Submission) -> None:
     Raises:
         ConfigError: it says what to change.
     """
-    home, seconds, notice = str(job.paths.home), parse.seconds(job.settings.slurm_time), notice_seconds(job.settings)
-    if "\\" in home or "\n" in home:
-        raise ConfigError(
-            f"SLURM can write no log into {home!r}", fix="Choose a folder without a backslash or a line break in its name: QWEN_FP8_HOME=/other/folder"
-        )
+    refuse_folder(job.paths.home)
+    seconds, notice = parse.seconds(job.settings.slurm_time), notice_seconds(job.settings)
     if seconds is not None and seconds <= notice:
         raise ConfigError(
             f"SLURM_TIME={job.settings.slurm_time} leaves no time to serve: {notice} s before its end the service stops admitting requests",
             fix="Ask for more (SLURM_TIME=24:00:00), or set DRAIN_TIMEOUT lower.",
         )
+
+
+def refuse_folder(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: SLURM cannot work with a folder of this name.
+    """
+    name = str(folder)
+    if "\\" in name or "\n" in name:
+        raise ConfigError(
+            f"SLURM can write no log into {name!r}", fix="Choose a folder without a backslash or a line break in its name: QWEN_FP8_HOME=/other/folder"
+        )
+
+
+def submit_script(script: Path) -> str:
+    """Submit a script as it is; returns the job's id.
+
+    Raises:
+        OpsError: sbatch refuses it or does not answer.
+    """
+    return _sbatch([str(script)])
 
 
 def submit(job: Submission) -> str:
