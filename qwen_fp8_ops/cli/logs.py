@@ -32,13 +32,15 @@ def _as_it_is(line: str) -> list[str]:
 @click.option("--media", is_flag=True, help="The media server's log.")
 @click.option("--events", is_flag=True, help="The history of the run: states, starts, deaths and their causes.")
 @click.option("--audit", is_flag=True, help="One JSON line for each request.")
+@click.option("--weight-cache", is_flag=True, help="What the weight cache wrote (WEIGHT_CACHE=on).")
 @click.option("--supervisor", is_flag=True, help="What a detached supervisor said.")
 @click.option("--attempt", type=click.IntRange(1, KEPT), metavar="N", help="An earlier file; 1 is the latest of them.")
 @shared_options
 def logs(call: Call, follow: bool, count: int, attempt: int | None, **which: bool) -> int:
     """Show the last lines of the engine's log, or of another one."""
     if sum(which.values()) > 1:
-        raise click.UsageError(f"One log at a time: {', '.join(f'--{name}' for name, asked in which.items() if asked)}.")
+        asked = [f"--{name.replace('_', '-')}" for name, wanted in which.items() if wanted]
+        raise click.UsageError(f"One log at a time: {', '.join(asked)}.")
     if follow and (call.speak_json or attempt):
         raise click.UsageError("--follow does not go with --json, nor with --attempt: an earlier file does not grow.")
     path = existing(_path(call.paths, which), attempt)
@@ -58,7 +60,13 @@ def show(call: Call, path: Path, *, follow: bool, count: int, render: Render = _
 
 
 def _path(paths: RunPaths, which: dict[str, bool]) -> Path:
-    files = {"media": paths.media_log, "events": paths.events, "audit": paths.audit, "supervisor": paths.supervisor_log}
+    files = {
+        "media": paths.media_log,
+        "events": paths.events,
+        "audit": paths.audit,
+        "weight_cache": paths.weight_cache_log,
+        "supervisor": paths.supervisor_log,
+    }
     return next((files[name] for name, asked in which.items() if asked), paths.service_log)
 
 
