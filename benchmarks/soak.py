@@ -169,8 +169,8 @@ class Soak:
         self.outages.append(Outage(f"{number.name} of {role}", moment, time.monotonic()))
 
     def as_json(self, warm_up_seconds: float) -> dict[str, Any]:
-        hangs = [event["moment"] for event in self.service.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
-        kills = [outage.began for outage in self.outages if outage.what == f"{signal.SIGKILL.name} of gate"]
+        hangs = [(event["moment"], event["moment"]) for event in self.service.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
+        kills = [(outage.began, outage.began) for outage in self.outages if outage.what == f"{signal.SIGKILL.name} of gate"]
         audit = compare_audit(self.traffic.records, self.service.audit_lines(), [*hangs, *kills])
         samples = {role: [sample for sample in self.watch.samples if sample.role == role] for role in ROLES}
         return {

@@ -95,11 +95,11 @@ class AuditAccount:
         }
 
 
-def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] | None], kills: Sequence[float]) -> AuditAccount:
+def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] | None], kills: Sequence[tuple[float, float]]) -> AuditAccount:
     """
     Args:
         lines: of the audit; None for one that cannot be read. Those with ids of nobody here are passed over.
-        kills: monotonic moments at which the gate's process was killed outright.
+        kills: when the gate's process was killed outright: not before the one moment (monotonic seconds) and not after the other.
     """
     by_id: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     damaged = 0
@@ -120,7 +120,7 @@ def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] |
             continue
         answered += 1
         if not found:
-            excused = any(kill - GATHER_SECONDS <= record.ended <= kill + GATHER_SECONDS or record.sent <= kill <= record.ended for kill in kills)
+            excused = any(record.sent <= last and first - GATHER_SECONDS <= record.ended for first, last in kills)
             (died if excused else missing).append(record)
         elif found[0].get("status") != record.status:
             different.append(record)

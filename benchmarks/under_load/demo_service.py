@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from qwen_fp8_ops.service.log_files import last_lines
 from tests.live.service import LiveService
 from tests.live.test_faults import session_of
 
@@ -66,6 +67,10 @@ class DemoService(LiveService):
         except ProcessLookupError:
             return None
         return time.monotonic()
+
+    def engine_ended_by_itself(self) -> bool:
+        """Its attempt before this one: did its server end well, or was it killed?"""
+        return any("Application shutdown complete" in line for line in last_lines(self.home / "logs/service.log.1", 200))
 
     def audit_lines(self) -> Iterator[dict[str, Any] | None]:
         """All that are kept, the rotated files too; None for one that is no JSON."""

@@ -72,7 +72,7 @@ def test_an_audit_that_does_not_agree_says_how(lines: list[dict[str, object] | N
     assert [row["id"] for row in told["examples"]] == (["a"] if what in ("missing", "other_status") else [])
 
 
-@pytest.mark.parametrize(("killed", "died"), [(1.5, True), (2.9, True), (5.0, False), (0.5, False)])
-def test_a_line_may_die_only_with_its_process(killed: float, died: bool) -> None:
+@pytest.mark.parametrize(("killed", "died"), [((1.5, 1.5), True), ((2.9, 2.9), True), ((0.0, 1.1), True), ((5.0, 5.0), False), ((0.1, 0.5), False)])
+def test_a_line_may_die_only_with_its_process(killed: tuple[float, float], died: bool) -> None:
     found = compare_audit([GOOD], [], [killed])
     assert (found.died, found.missing) == (((GOOD,), ()) if died else ((), (GOOD,)))

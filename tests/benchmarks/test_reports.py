@@ -46,6 +46,7 @@ def test_the_table_of_a_recovery_has_every_figure(capsys: pytest.CaptureFixture[
     told = capsys.readouterr().out
     assert "EngineCore" in told and "1.100" in told and "API server" not in told
     assert "sent 1, answered whole 1" in told and "silent 0" in told and "agrees: True" in told
+    assert "was killed: 1" in told
     assert "UNEXPLAINED: text silent: nothing came" in told
 
 
