@@ -97,9 +97,9 @@ def _article(verdict: Verdict, dataset: Path) -> str:
     if verdict.failure:
         parts.append(f'<p class="wrong">{_text(verdict.failure.message)}</p>\n')
     elif given:
-        parts.append(f'<pre dir="auto">{_text(given.outcome.answer)}</pre>\n')
+        parts.append(f'<pre dir="auto">{_text(given.outcome.answer.strip())}</pre>\n')
         if given.outcome.reasoning:
-            parts.append(f'<details><summary>Thinking</summary><pre dir="auto">{_text(given.outcome.reasoning)}</pre></details>\n')
+            parts.append(f'<details><summary>Thinking</summary><pre dir="auto">{_text(given.outcome.reasoning.strip())}</pre></details>\n')
     if len(verdict.given) > 1:
         runs = "".join(
             f"<tr><td>rotation {one.ask.rotation}, time {one.ask.time}</td><td>{_text(one.ask.letter or '')}</td><td>{_text(one.said or one.why)}</td></tr>"

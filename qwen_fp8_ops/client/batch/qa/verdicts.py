@@ -65,7 +65,7 @@ class Verdict:
             "gt_answer": question.answer,
             "gt_letter": question.letter,
             "predicted_letter": self.said if question.letter else None,
-            "model_output": outcome.answer if outcome else "",
+            "model_output": outcome.answer.strip() if outcome else "",
             "is_correct": self.right,
             "category": question.category,
             "source": question.source,
@@ -73,7 +73,7 @@ class Verdict:
             "num_images": len(question.images),
             "predicted_answer": self.said,
             "extraction": self.why,
-            "reasoning": outcome.reasoning if outcome else "",
+            "reasoning": outcome.reasoning.strip() if outcome else "",
             "finish_reason": outcome.finish_reason if outcome else None,
             "truncated": self.truncated,
             "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
@@ -94,7 +94,7 @@ def _run(given: Given) -> dict[str, Any]:
         "predicted": given.said,
         "extraction": given.why,
         "is_correct": given.right,
-        "model_output": given.outcome.answer,
+        "model_output": given.outcome.answer.strip(),
         "finish_reason": given.outcome.finish_reason,
     }
 
