@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -230,6 +232,24 @@ def test_a_damaged_image_fails_alone(exam: Exam) -> None:
     assert exam.result["q000"]["error"]["code"] == "broken-image"
     assert exam.result["q001"]["is_correct"]
     assert "images/cut.png" in exam.path("_report.html").read_text()
+
+
+def test_ctrl_c_finishes_what_is_on_its_way_and_says_what_is_missing(exam: Exam, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupting(text: str, body: Any) -> str:
+        if len(chats(server)) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return perfect(text, body)
+
+    with answering(interrupting) as server:
+        assert exam.ask(server, "--concurrency", "1") == 130
+        metrics = exam.metrics
+        assert metrics["complete"] is False
+        assert 3 <= metrics["total_questions"] < 8
+        assert metrics["total_questions"] + metrics["not_asked"] == 8
+        assert f"{metrics['not_asked']} not asked yet" in capsys.readouterr().out
+        assert exam.ask(server) == 0
+        assert len(chats(server)) == 8
+    assert exam.metrics["complete"] is True
 
 
 def test_the_majority_of_several_counts_and_a_tie_is_no_answer(exam: Exam) -> None:
