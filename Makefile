@@ -26,7 +26,7 @@ test:
 
 faults:
 	@$(call set_up,cpu dev); export FAULTS_TABLE=build; \
-	exec "$$python" -m pytest tests/faults -m "faults and $(if $(filter real,$(ENGINE)),engine,not engine)" $(PYTEST_ARGS)
+	exec "$$python" -m pytest tests/faults $(if $(filter real,$(ENGINE)),-m "faults and engine",-m "faults and not engine" -n $(WORKERS)) $(PYTEST_ARGS)
 
 lint: dev
 	@$(call set_up,cpu dev); "$$python" -m ruff check .

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,8 @@ import pytest
 from tests.faults.service import FaultyService
 from tests.faults.table import Row, render, write
 
-ROWS = pytest.StashKey[list[Row]]()
 PLAIN = pytest.StashKey[dict[str, float]]()
-PASSED = pytest.StashKey[bool]()
+PROPERTY = "fault"
 HERE = Path(__file__).parent
 TABLE_VARIABLE = "FAULTS_TABLE"
 """The folder that the table is written to; without it the table is only shown."""
@@ -31,22 +32,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=spared)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
-    report = yield
-    if call.when == "call":
-        item.stash[PASSED] = report.passed
-    return report
+class Table:
+    """Gathers the rows from the reports of the tests, which come from wherever they ran (pytest-xdist)."""
 
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.passed: set[str] = set()
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(ROWS, [])
-    if rows and "faults" in config.option.markexpr:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.passed.add(report.nodeid)
+        if report.when == "teardown":
+            self.rows += [
+                Row(**{**json.loads(str(value)), "survived": report.nodeid in self.passed}) for name, value in report.user_properties if name == PROPERTY
+            ]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows:
+            return
         terminalreporter.section("faults")
-        terminalreporter.write(render(rows))
+        terminalreporter.write(render(self.rows))
         if os.environ.get(TABLE_VARIABLE):
-            text, data = write(rows, Path(os.environ[TABLE_VARIABLE]))
+            text, data = write(self.rows, Path(os.environ[TABLE_VARIABLE]))
             terminalreporter.write_line(f"\nwritten to {text} and {data}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "faults" in config.option.markexpr:
+        config.pluginmanager.register(Table())
 
 
 @pytest.fixture
@@ -54,8 +67,7 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     """The row of this test; its kind is the first line of its file, its name the test's until the test gives a better one."""
     found = Row(str(request.module.__doc__).partition("\n")[0].rstrip("."), request.node.name.removeprefix("test_").replace("_", " "))
     yield found
-    found.survived = request.node.stash.get(PASSED, False)
-    request.config.stash.setdefault(ROWS, []).append(found)
+    request.node.user_properties.append((PROPERTY, json.dumps(asdict(found))))
 
 
 @pytest.fixture

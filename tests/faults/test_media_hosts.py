@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -64,8 +65,9 @@ def test_every_trick_under_load(service: FaultyService, hosts: tuple[HostileServ
     service.watch.look()
     with Load(service.port) as load:
         wait_for(lambda: load.whole > 4, "the load flows")
-        for trick in TRICKS:
-            end, told = fetch(service, trick.url(host, inside, service))
+        with ThreadPoolExecutor(len(TRICKS)) as clients:  # at the same time: one that hangs keeps nobody waiting
+            answers = list(clients.map(lambda trick: fetch(service, trick.url(host, inside, service)), TRICKS))
+        for trick, (end, told) in zip(TRICKS, answers, strict=True):
             assert end is End.REFUSED, (trick, end, told)
             assert trick.says in json.loads(told)["error"]["message"], (trick, told)
         assert fetch(service, host.url("/ok"))[0] is End.WHOLE
