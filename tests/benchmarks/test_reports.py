@@ -41,6 +41,7 @@ def test_the_table_of_a_recovery_has_every_figure(capsys: pytest.CaptureFixture[
         "audit": AUDIT,
         "unexplained": [bad],
         "outages": [],
+        "forced_stops_of_plain_restarts": 1,
     }
     recovery.show(json.loads(json.dumps(result)))
     told = capsys.readouterr().out
