@@ -278,8 +278,10 @@ class Keeper:
         self.talk.say(f"{child.program.name} died ({why}); starting it again {when}.", level="warning")
 
     def _end_engines_without_weights(self) -> None:
-        """An engine that was just starting has perhaps not mapped all of them; one that serves has."""
+        """An engine that was just starting has perhaps not mapped all of them; one that serves has. Before the service was ready, nobody
+        is served yet, and a degraded beginning would be none.
+        """
         for engine in self.crew.engines:
-            if engine.life is Life.STARTING and not engine.alone:
+            if engine.running and not engine.alone and (engine.life is Life.STARTING or not self.ready_once):
                 self._forget_process(engine)
                 engine.popen, engine.life = None, Life.WAITING

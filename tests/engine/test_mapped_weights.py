@@ -18,11 +18,11 @@ import pytest
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM: the cpu or gpu extra")]
 
 PROGRAM = """
-import json, sys, tempfile
+import json, pathlib, socket, sys, tempfile, threading
 from importlib import import_module
 
 if __name__ == "__main__":
-    from qwen_fp8_ops.engine import cpu_launcher, mapped_weights
+    from qwen_fp8_ops.engine import cpu_launcher, mapped_weights, weight_sockets
     from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
 
     cure_torchvision() and cpu_launcher._cure_inspection()
@@ -73,6 +73,21 @@ if __name__ == "__main__":
     ours, theirs = ({**dict(one.named_parameters()), **dict(one.named_buffers())} for one in (model, whole))
     told["tensors"] = len(ours)
     told["different"] = sorted(name for name in ours.keys() | theirs.keys() if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]))
+    folder = pathlib.Path(tempfile.mkdtemp())
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(folder / "vllm_weight_cache_0.sock"))
+    listening.listen()
+    torch.accelerator.memory_allocated = lambda: 7
+
+    def serve():
+        for _ in range(2):
+            visitor, _ = listening.accept()
+            with visitor:
+                daemon.WeightCacheDaemon._handle_connection(None, visitor)
+
+    threading.Thread(target=serve, daemon=True).start()
+    told["ranks"] = [weight_sockets.problem(folder, 1), weight_sockets.answers(folder, 60)]
+
     model.visual.something_new = torch.empty(3, device="meta")
     try:
         mapped_weights.complete(model)
@@ -111,6 +126,10 @@ def test_nothing_is_left_out_with_our_loader(told: dict[str, Any]) -> None:
 def test_the_weights_are_those_of_the_cache(told: dict[str, Any]) -> None:
     assert told["tensors"] > 100
     assert told["different"] == []
+
+
+def test_a_rank_of_vllm_understands_what_it_is_asked(told: dict[str, Any]) -> None:
+    assert told["ranks"] == ["", ""]
 
 
 def test_a_tensor_that_nobody_knows_is_refused_and_not_guessed(told: dict[str, Any]) -> None:
