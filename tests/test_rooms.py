@@ -157,7 +157,16 @@ def test_a_shell_is_seen_in_every_form(source: str) -> None:
     assert len(shell_faults(ast.parse(source))) == 1
 
 
-@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("status --json", 3), ("logs", 3), ("config --json", 0), ("start --help", 0), ("chat --help", 0)])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--help", 0),
+        ("status --json", 3),
+        ("logs", 3),
+        ("config --json", 0),
+        *((f"{verb} --help", 0) for verb in ("start", "chat", "caption", "submit")),
+    ],
+)
 def test_a_light_verb_imports_nothing_heavy(words: str, code: int, tmp_path: Path) -> None:
     program = (
         "import sys\n"
@@ -166,6 +175,11 @@ def test_a_light_verb_imports_nothing_heavy(words: str, code: int, tmp_path: Pat
         f"print('code', int(code), *sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PACKAGE.parent, env={"QWEN_FP8_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        env={"QWEN_FP8_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stderr.splitlines()[-1] == f"code {code}", done.stderr

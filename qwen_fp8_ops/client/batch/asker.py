@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from qwen_fp8_ops.client.answers import Reply
 from qwen_fp8_ops.client.batch.door import Door
@@ -74,18 +76,18 @@ class Asker:
                 self._door.doubt(reply.message, reply.retry_after_seconds if refused else None)
             await self._or_stop(asyncio.sleep(wait_seconds(tries + refusals, None if refused else reply.retry_after_seconds)))
 
-    async def _or_stop(self, wait: object) -> None:
+    async def _or_stop(self, wait: Coroutine[Any, Any, None]) -> None:
         """
         Raises:
             StoppedError: ``stop`` was called first.
         """
-        waiting = asyncio.ensure_future(wait)  # type: ignore[call-overload]
-        stopped = asyncio.ensure_future(self._stopped.wait())
+        waiting, stopped = asyncio.create_task(wait), asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait((waiting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
             if self._stopped.is_set():
                 raise StoppedError
-            waiting.result()
         finally:
             waiting.cancel()
             stopped.cancel()

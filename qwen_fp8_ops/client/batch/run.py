@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from qwen_fp8_ops.client.batch.asker import Asker
@@ -34,6 +35,7 @@ from qwen_fp8_ops.outside import clock
 TICK_SECONDS = 0.5
 PULLED_ITEMS, PULLED_KEPT = 32, 256
 MOST_WORKERS = 32
+HOPELESS = 100
 TIME_TO_SAVE_SECONDS = 60.0
 """Before the end of our own allocation no request begins any more: what is on its way needs its time, and the result must be written."""
 
@@ -187,12 +189,26 @@ class _Run:
             outcome = await self._asker.ask(found) if isinstance(found, Prepared) else found
             self._journal.append(outcome)
             self._tally.add(outcome)
+            self._refuse_hopeless(outcome)
         except StoppedError:
             pass  # it stays undone, and the next run does it
         except OpsError as error:
             self._abort(error)
         finally:
             self._begun.free()
+
+    def _refuse_hopeless(self, outcome: Outcome) -> None:
+        """
+        Raises:
+            OpsError: the service refused the very first requests, all of them and for the same reason: so it is not the items.
+        """
+        tally = self._tally
+        if outcome.failure and outcome.failure.status and tally.failed >= HOPELESS and not tally.answered and len(tally.problems) == 1:
+            raise OpsError(
+                f"All of the first {tally.failed} requests failed alike: {outcome.failure.message}",
+                code="all-failed",
+                fix="Change what they have in common (--max-tokens, --model, ...). When it is mended, --retry-failed asks for these again.",
+            )
 
     def _prepare(self, item: Item) -> Prepared | Outcome:
         try:
@@ -246,19 +262,15 @@ class _Run:
         return parse_metrics(body.decode("utf-8", "replace")).waiting if self._tells_waiting else None
 
 
-class _signals:  # noqa: N801 # used as a function
+@contextmanager
+def _signals(act: Callable[[], None]) -> Iterator[None]:
     """Within it, SIGINT and SIGTERM call ``act``, where signals can be handled at all."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
-        self._handled = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> None:
-        if self._handled:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, self._act)
-
-    def __exit__(self, *_: object) -> None:
-        if self._handled:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().remove_signal_handler(number)
+    handled = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    loop = asyncio.get_running_loop()
+    for number in handled:
+        loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
