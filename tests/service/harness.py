@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,7 +160,8 @@ class StandInService:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         for pid in self.living():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended with the one before
+                os.kill(pid, signal.SIGKILL)
         if self.process and self.process.stderr:
             self.process.stderr.close()
 
