@@ -4,7 +4,7 @@
     ├── config.env
     ├── logs/  service.log  media.log  supervisor.log  weight-cache.log  audit.jsonl  slurm-JOB.log  stacks-PROGRAM.log
     └── run/   plan.json  state.json  events.jsonl  lock  endpoint.json  gate.json  keys  load-times.json  calibration.json
-              job.sbatch  poison.json  in-flight/
+              job.sbatch  poison.json  in-flight/  tmp -> /tmp/qwen-fp8-.../, temporary files of the programs
     /tmp/qfp8-1a2b3c4d/   sockets of the weight cache: their paths must be short, and on a disk of this machine
 """
 
