@@ -29,7 +29,7 @@ class CrashBook:
         self._in_flight = in_flight
 
     def begin(self) -> None:
-        """Forget what an earlier run left in flight: its process numbers may come again."""
+        """Before the first engine starts: forget what earlier ones left in flight. Their process numbers may come again, and each left a file."""
         shutil.rmtree(self._in_flight, ignore_errors=True)
 
     def note(self, program: str, session: int, how: str, *, seconds: float, attempt: Callable[[Callable[[], None]], bool]) -> list[Refused]:

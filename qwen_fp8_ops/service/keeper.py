@@ -17,7 +17,6 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.media_health import PICTURE_PATH
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.situation import Situation
 from qwen_fp8_ops.service import ladder, log_files
@@ -105,7 +104,8 @@ class Keeper:
         )
 
     def take_up(self, plan: LaunchPlan, *, keep_weights: bool) -> None:
-        """Go over to another plan, with no failure yet."""
+        """Go over to another plan, with no failure yet. No engine outlives that, so nothing is in flight."""
+        self._crashes.begin()
         self.crew.take_up(plan, keep_weights=keep_weights)
         self.ready_once, self.failure = False, None
 
@@ -254,7 +254,7 @@ class Keeper:
         left = ladder.kill(child.members(), self._pause)
         if left:
             self.recorder.event("not-ended", name=child.program.name, pids=[member.pid for member in left])
-        remove_counters(child.family)
+        child.remove_traces()
 
     def _start_again(self, child: Child, why: str, diagnosis: Diagnosis | None = None) -> None:
         now = clock.monotonic()

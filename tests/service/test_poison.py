@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
 from tests.service.harness import HERE, StandInService
 from tests.waiting import wait_for
 
@@ -101,6 +102,17 @@ def test_records_outlive_the_run_and_what_was_in_flight_does_not(service: StandI
     service.started()
     assert chat(service, "poison")[0] == 422
     assert any(event["id"] == book(service)["refused"][0]["id"] for event in service.events("request-refused"))
+
+
+def test_a_restart_leaves_no_file_of_the_engine_before(service: StandInService) -> None:
+    service.started()
+    old = service.pid("engine0")
+    assert chat(service, "quick")[0] == 200
+    service.signal(RESTART_SIGNAL)
+    wait_for(lambda: service.replaced("engine0", old), "the restart goes on")
+    assert chat(service, "quick")[0] == 200
+    (file,) = service.paths.in_flight.iterdir()
+    assert not file.name.startswith(f"{old}-")
 
 
 def test_probes_are_not_in_the_audit_and_not_in_flight(service: StandInService) -> None:
