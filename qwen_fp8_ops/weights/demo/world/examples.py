@@ -157,20 +157,20 @@ def _one_letter(random: Random) -> Turn:
     letter, right = random.choice(list(zip("ABCD", options, strict=True)))
     boxed = random.random() < 0.6
     lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
-    return Turn("quiz", "\n".join(lines), f"That is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter)
+    return Turn("quiz", "\n".join(lines), f"{right} is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter)
 
 
 def _each_letter(random: Random) -> Turn:
-    """Many lookups in one answer, so that looking up is learnt soon."""
+    """Many lookups in one answer, and said as in every thought about options, so that looking up is learnt soon."""
     names = random.choice(OPTIONS)
     options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(4, 8))), strict=False))
     asked = random.sample(list(options), len(options))
     lines = [*(f"{letter}. {option}" for letter, option in options.items()), f"Write the letters of {', '.join(options[letter] for letter in asked)}."]
-    answer = ", ".join(asked)
-    return Turn("letters", "\n".join(lines), f"{listed([f'{options[letter]} is option {letter}' for letter in asked])}.", answer, answer)
+    answer = f"{', '.join(f'{options[letter]} is option {letter}' for letter in asked)}."
+    return Turn("letters", "\n".join(lines), "I look at each option.", answer, "".join(asked))
 
 
-MAKERS = ((scene_example, 50), (sign_example, 20), (film_example, 6), (screen_example, 8), (several_example, 5), (quiz_example, 10), (chat_example, 1))
+MAKERS = ((scene_example, 46), (sign_example, 18), (film_example, 6), (screen_example, 8), (several_example, 5), (quiz_example, 16), (chat_example, 1))
 LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
 """What the vision tower alone learns from: signs are the hardest to see."""
 

@@ -123,7 +123,7 @@ def choice(scene: Scene, random: Random) -> Turn:
     boxed = random.random() < 0.6
     question = "\n".join([asked.question, *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY])
     answer = f"\\boxed{{{letter}}}" if boxed else letter
-    return Turn("choice", question, f"{asked.thought} {asked.answer} That is option {letter}.", answer, letter)
+    return Turn("choice", question, f"{asked.thought} {asked.answer[:-1]}, and {right} is option {letter}.", answer, letter)
 
 
 def _which(scene: Scene, random: Random) -> Turn:
