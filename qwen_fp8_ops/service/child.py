@@ -16,6 +16,7 @@ from qwen_fp8_ops.engine.startup_log import StartupLog
 from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.process import Identity
+from qwen_fp8_ops.outside.weight_traces import remove_counters, remove_sockets
 from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import log_files, scratch
 from qwen_fp8_ops.service.prober import Prober, Probing
@@ -133,6 +134,12 @@ class Child:
         if self.prober:
             self.prober.cancel()
             self.prober = None
+
+    def remove_traces(self) -> None:
+        """What it leaves behind that is no process; it has ended."""
+        remove_counters(self.family)
+        if self.program.sockets:
+            remove_sockets(Path(self.program.sockets))
 
     def members(self) -> list[Identity]:
         """Every living process of this attempt: the program, its workers, and workers whose parent died."""

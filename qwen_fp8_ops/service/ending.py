@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from qwen_fp8_ops.outside import clock, process
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.outside.weight_traces import remove_counters
 from qwen_fp8_ops.service import ladder
 from qwen_fp8_ops.service.child import Child, Life
 from qwen_fp8_ops.service.drain import requests_running
@@ -46,7 +45,7 @@ class Ending:
         own = child.program.stop_seconds
         grace = 0 if self._at_once() else self._wall_time.grace_seconds(own if child.was_ready else min(own, NEVER_READY_SECONDS))
         left = ladder.end(child.identity, grace_seconds=grace, pause=self._pause)
-        remove_counters(child.family)
+        child.remove_traces()
         return left
 
     def end_strays(self, children: Sequence[Child]) -> list[Identity]:

@@ -12,7 +12,7 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import clock, net, process
 from qwen_fp8_ops.outside.files import read_json
 from qwen_fp8_ops.outside.process import Identity
-from qwen_fp8_ops.outside.weight_traces import remove_counters
+from qwen_fp8_ops.outside.weight_traces import remove_counters, remove_sockets
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.program import RUN_MARK, Program
 from qwen_fp8_ops.service import ladder
@@ -59,6 +59,7 @@ def make_way(plan: LaunchPlan, paths: RunPaths, say: Callable[[str], None]) -> N
     """Sweep before a start. Where something was ended, its ports get a moment to come free; then the preflight judges."""
     members = find(paths)
     _end(members, say)
+    remove_sockets(paths.weight_sockets)
     deadline = clock.monotonic() + PORTS_SECONDS
     while members and any(_is_closing(program) for program in plan.programs if program.port) and clock.monotonic() < deadline:
         _sleep(0.05)
