@@ -85,6 +85,20 @@ STATED = [
     "It is clear that B is correct.",
     "A is true. C is true.\n\nThe answer is B.",
     "The answer is B (blue).",
+    "Therefore, the correct answer is:\n\n**B. blue**",
+    "Looking at it, $$\n\\boxed{B}\n$$",
+    "### Options\n- A. red: no\n- B. blue: yes\n\n✅ **Answer: B**",
+    "The answer is clearly B.",
+    "The sky is blue.\nHence, B.",
+    "It is the sky, so B",
+    "Final answer - B",
+    "Ans: B",
+    "It's B.",
+    "The sky is blue, which corresponds to option B.",
+    "There is a blue thing. That is option B.",
+    "选B。",
+    "本题选B",
+    "正确选项是B",
 ]
 FIELDS = [
     '{"answer": "B"}',
@@ -175,6 +189,7 @@ SEVERAL += [
     "The answer is B; or maybe C.",
 ]
 SEVERAL += ["The answer is B (red).", "The answer is B red", "The answer is B. or C", "B. blue or C. green", "The answer is A. Actually B is correct."]
+SEVERAL += ["That is option A. That is option B.", "It matches option A, and B is correct."]
 SEVERAL += ["A is correct. B is correct.", "A is true, and B is true", "\\boxed{A}, and also \\boxed{B}"]
 NOT_DECLARED = [
     "The sky is blue.",
@@ -218,6 +233,8 @@ ASKED = [
     "Assuming it is night, the answer is B.",
     "B is correct if it is night.",
 ]
+DENIED += ["That is not option B.", "It doesn't match; that isn't option B."]
+ASKED += ["Is this option B?", "That is option B?", "It's B?"]
 EXAMPLES = ["Example: \\boxed{B}", "Answer with the letter, e.g. \\boxed{B}", "For example, the answer is B.", "Answer with the option letter in \\boxed{}."]
 OUTSIDE = ["E", "\\boxed{E}", "The answer is E.", "Answer: B\nAnswer: E", '{"answer": "Z"}', "(F)"]
 UNDECIDED = [

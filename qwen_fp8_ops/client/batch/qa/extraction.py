@@ -122,6 +122,7 @@ def _declarations(text: str, choices: Choices) -> Iterator[Declaration]:
     yield from _boxed(text, choices)
     yield from _stated(text, choices)
     yield from _subjects(text, choices)
+    yield from _matches(text, choices)
     yield from _fields(text, choices)
 
 
@@ -158,6 +159,14 @@ def _subjects(text: str, choices: Choices) -> Iterator[Declaration]:
         elif re.search(r"\b(?:is|are|was|does|do|why|how)\s*$", before, re.IGNORECASE) or re.match(r"[^.!\n]{0,20}\?|\s+(?:if|only|unless|when)\b", after):
             reading = NOTHING
         yield Declaration(sentence.start(), sentence.end(), "said-right", reading)
+
+
+def _matches(text: str, choices: Choices) -> Iterator[Declaration]:
+    for found in _latest(phrases.MATCHES, text):
+        letter = found["letter"]
+        asks = re.match(r"[^.!\n]{0,60}\?", text[found.end() :])
+        if letter in choices.letters and not asks:
+            yield Declaration(found.start(), found.end(), "said-right", _believed(Reading(Kind.CHOSEN, letter), text, found.start()))
 
 
 FIELD = re.compile(
@@ -223,8 +232,8 @@ def _undeclared(text: str, choices: Choices) -> Declaration:
         if reading not in (readings[0], readings[-1]):
             return Declaration(0, 0, "no-decision", NOTHING)
         return Declaration(0, len(text), "whole" if len(lines) == 1 else "line", reading)
-    if len(lines) == 1 and (said := PRONOUN.fullmatch(lines[0])) and len(same := choices.letters_of(said[1])) == 1:
-        return Declaration(0, len(text), "whole", Reading(Kind.CHOSEN, same[0]))
+    if len(lines) == 1 and (said := PRONOUN.fullmatch(lines[0])):
+        return Declaration(0, len(text), "whole", read_whole(said[1], choices) if not said[1].endswith("?") else NOTHING)
     opening = OPENING.match(lines[0])
     if not opening:
         return Declaration(0, 0, "no-decision", NOTHING)

@@ -13,17 +13,24 @@ _WHAT = r"(?:answer|option|choice|solution)"
 
 DECLARED = re.compile(
     rf"\b{_WHAT}(?: letter| choice| option| to (?:the|this) question| here)?"
-    rf"(?:\s+(?:(?P<deny>(?:{_BE} |can)not|isn't|wasn't|can't be)|(?P<doubt>{_HEDGE})|{_BE})\b|\s*(?:[:=]|->|→))[ \t]*[:=]?"
-    r"|^[ \t]*(?:final |correct |my )?answer[ \t]*$"
+    rf"(?:\s+(?:(?P<deny>(?:{_BE} |can)not|isn't|wasn't|can't be)|(?P<doubt>{_HEDGE})|{_BE})\b|\s*(?:[:=]|->|→)|\s+-(?=\s))[ \t]*[:=]?"
+    r"|^[ \t]*(?:final |correct |my )?answer[ \t]*$|\bans[.:][ \t]*:?"
+    r"|\b(?:so|hence|therefore|thus),?[ \t]+(?:it's |it is )?(?=\(?[A-Z]\)?\.?[ \t]*$)"
     r"|\b(?:I|we|I'll|I'd|would|will|must|should)[ ]+(?P<verb>choose|pick|select|go with)\b[ \t]*:?"
     r"|(?:答案|选项|正解|正确的)(?:应该|应当|应|就)?(?:(?P<deny_zh>不(?:是|为|選|选))|是|为|為|選|选|:|\])[ \t]*:?"
-    r"|(?:故|因此|所以|应该?|應該?|我|可以|正确)(?:选择|選擇|选|選)[ \t]*:?"
+    r"|(?:故|因此|所以|应该?|應該?|我|可以|正确|本题|^)(?:选择|選擇|选(?!项)|選(?!項))[ \t]*:?"
     r"|(?:正解|答え|解答|回答)(?:は|:)[ \t]*"
     r"|(?:정답|답변?)(?:은|는|이)?[ \t]*:?[ \t]*(?=\S)"
     r"|\b(?:respuesta|réponse|antwort|resposta|risposta|ответ)(?:\s+(?:correcta|correcte|correta|corretta|final|finale|bonne|exacte|certa))?\s*(?:es|est|ist|é|è|lautet|:|-)(?!\w)[ \t]*:?"
     r"|(?:الإجابة|الجواب)(?: الصحيحة| الصحيح)?[ \t]*(?:هي|هو|:)[ \t]*:?|(?:सही )?उत्तर(?: है)?[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
+
+MATCHES = re.compile(
+    r"\b(?:this|that|it|which)(?: is|'s| corresponds to| correspond to| matches(?: with)?) (?:the )?(?:option|choice|answer)(?: choice)?\s+\(?(?P<letter>[A-Z])(?![\w'-])",
+    re.IGNORECASE,
+)
+"""``which corresponds to option B``."""
 
 SUBJECT = re.compile(
     rf"(?:\b(?:option|choice|answer|statement)s?\s+)?(?<![\w.'-])\(?(?P<letter>[A-Z])\)?\s+(?:is|seems to be|must be)\s+(?P<deny>not\s+|in(?=correct))?"

@@ -38,7 +38,8 @@ class Reading:
 NOTHING, SEVERAL, OUTSIDE, UNDECIDED = Reading(Kind.NOTHING), Reading(Kind.SEVERAL), Reading(Kind.OUTSIDE), Reading(Kind.UNDECIDED)
 
 LEAD = re.compile(
-    r"(?:(?:the|my|final|correct|right|best|most likely|option|choice|letter|answer|选项|答案|image|figure|picture|point|opción|opcion|opção|opzione|lettre|buchstabe)\b[ :]*)+",
+    r"(?:(?:the|my|clearly|definitely|certainly|therefore|thus|indeed|simply|obviously|final|correct|right|best|most likely"
+    r"|option|choice|letter|answer|选项|答案|image|figure|picture|point|opción|opcion|opção|opzione|lettre|buchstabe)\b[ :]*)+",
     re.IGNORECASE,
 )
 MARKED = re.compile(r"(?P<letter>[A-Za-z])\s*(?P<mark>[).\]:,]|[)\]][.:]|-(?=\s))\s*(?P<text>\S.*)", re.DOTALL)
