@@ -21,6 +21,7 @@ pytestmark = pytest.mark.faults
 
 LOAD_SECONDS = 0.3
 """What a request takes: some are always under way."""
+FALLS = ("program-died", "program-hangs")
 HANG_SECONDS = 8
 """HANG_TIMEOUT where a hang is to be noticed; elsewhere it is long, for a busy machine must not look like one."""
 
@@ -131,14 +132,17 @@ PREPARE: dict[str, Callable[[FaultyService, Fault, ExitStack], Load | None]] = {
 
 
 def ready(service: FaultyService, fault: Fault, pid: int, load: Load | None) -> None:
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}") and fallen(service), "it is missed", 120)
+    name = "media" if fault.victim == "media server" else "engine0"
+    wait_for(lambda: came_back(service, name), f"{name} fell and is back", 120)
     service.wait_answers()
     service.watch.look()
-    assert fallen(service) == {"media" if fault.victim == "media server" else "engine0"}
+    assert not os.path.exists(f"/proc/{pid}")
+    assert {event["name"] for event in service.events() if event["event"] in FALLS} == {name}
 
 
-def fallen(service: FaultyService) -> set[str]:
-    return {event["name"] for event in service.events("program-died") + service.events("program-hangs")}
+def came_back(service: FaultyService, name: str) -> bool:
+    life = [event["event"] for event in service.events() if event.get("name") == name and event["event"] in (*FALLS, "program-ready")]
+    return life[-1:] == ["program-ready"] and any(event in FALLS for event in life)
 
 
 def stopped(service: FaultyService, fault: Fault, pid: int, load: Load | None) -> None:
