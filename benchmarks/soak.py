@@ -8,7 +8,7 @@ a process every --fault-seconds (SIGKILL of EngineCore, API server, media server
 before the next; the second half is load alone, in which a leak of the engine's server shows, as no restart hides it.
 
 Told in the end: requests by what became of them, audit lines against answers, memory, descriptors and threads of every process over time
-(least squares, a beginning of its own for each process, the first seconds of each not counted), sizes of the logs, and what the stop
+(least squares, a beginning of its own for each process; its first seconds, and an engine's start, are not counted), sizes of the logs, and what the stop
 could not end. Fails when a request is silent or wrong, when the audit does not agree, or when the supervisor or the media server grows.
 Loopback only, ends by itself; Ctrl+C prints what there is.
 """
@@ -36,7 +36,7 @@ from benchmarks.under_load.accounts import Outage, Record, compare_audit, since_
 from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, running, wait_until
 from benchmarks.under_load.traffic import Kind, Traffic, exchange
 from benchmarks.under_load.verdict import Verdict
-from benchmarks.under_load.vitals import Sample, growth, read
+from benchmarks.under_load.vitals import Sample, growth, read, serving
 from tests.media_files import data_url, make_image, make_video
 
 ROLES = ("supervisor", "gate", "engine-core", "worker", "media")
@@ -172,7 +172,9 @@ class Soak:
         hangs = [(event["moment"], event["moment"]) for event in self.service.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
         kills = [(outage.began, outage.began) for outage in self.outages if outage.what == f"{signal.SIGKILL.name} of gate"]
         audit = compare_audit(self.traffic.records, self.service.audit_lines(), [*hangs, *kills])
+        outages = [(outage.began, outage.ended) for outage in self.outages]
         samples = {role: [sample for sample in self.watch.samples if sample.role == role] for role in ROLES}
+        samples = {role: found if role in OURS else serving(found, outages) for role, found in samples.items()}
         return {
             "schema": 1,
             "seconds": round(time.monotonic() - self.began, 1),

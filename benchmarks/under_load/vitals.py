@@ -39,6 +39,11 @@ def read(role: str, pid: int, moment: float) -> Sample | None:
     return Sample(moment, role, pid, memory, descriptors, int(rows["Threads"]))
 
 
+def serving(samples: Iterable[Sample], outages: Sequence[tuple[float, float]]) -> list[Sample]:
+    """Without those from within an outage: an engine that loads grows, and should."""
+    return [sample for sample in samples if not any(began <= sample.moment <= ended for began, ended in outages)]
+
+
 def settled(samples: Iterable[Sample], warm_up_seconds: float) -> list[list[Sample]]:
     """The samples of each process without its first seconds; processes that lived no longer are left out."""
     by_pid: defaultdict[int, list[Sample]] = defaultdict(list)

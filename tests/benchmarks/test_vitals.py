@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.under_load.vitals import MIB, Sample, growth, read, slope_per_second
+from benchmarks.under_load.vitals import MIB, Sample, growth, read, serving, slope_per_second
 
 
 def life(pid: int, begin: float, *, first_mib: float, mib_per_hour: float, seconds: int = 400, step: int = 10) -> list[Sample]:
@@ -36,6 +36,14 @@ def test_the_warm_up_of_each_life_does_not_count() -> None:
     cold = [replace(sample, memory_bytes=10 * MIB) if sample.moment < 100 else sample for sample in warm]
     assert growth(cold, 100)["memory_mib_per_hour"] == pytest.approx(0, abs=0.01)  # type: ignore[index]
     assert growth(cold, 0)["memory_mib_per_hour"] > 1000  # type: ignore[index]
+
+
+def test_an_engine_s_start_is_no_growth() -> None:
+    loading = [Sample(500.0 + second, "gate", 2, second * 10 * MIB, 20, 5) for second in range(0, 60, 5)]
+    samples = [*life(1, 0, first_mib=100, mib_per_hour=0), *loading, *life(2, 560, first_mib=600, mib_per_hour=0)]
+    found = growth(serving(samples, [(450.0, 559.0)]), 20)
+    assert found and found["memory_mib_per_hour"] == pytest.approx(0, abs=0.01) and found["processes"] == 2
+    assert growth(samples, 20)["memory_mib_per_hour"] > 100  # type: ignore[index]
 
 
 def test_there_is_no_slope_of_a_short_watch() -> None:
