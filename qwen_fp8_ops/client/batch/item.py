@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from qwen_fp8_ops.client.answers import Usage
@@ -90,10 +91,14 @@ class Recipe:
         value = self.as_json()
         return {**{name: value[name] for name in ("task", "model", "prompt", "system", "max_pixels")}, **value["sampling"], **value["details"]}
 
+    @cached_property
+    def _text(self) -> str:
+        return json.dumps(self.as_json(), sort_keys=True)
+
     def asked(self, item: Item) -> str:
         """Names the request without its media: 32 hexadecimal digits."""
-        value = [self.as_json(), item.prompt, item.seed, [(source.kind, source.path if source.is_url else "") for source in item.media]]
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+        value = [self._text, item.prompt, item.seed, *((source.kind, source.path if source.is_url else "") for source in item.media)]
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
