@@ -106,6 +106,8 @@ def test_a_cache_that_is_killed_leaves_the_engine_serving_and_comes_back_before_
     assert warm.life("weight-cache") == "waiting"
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks), "what was left of it was ended"
     assert not warm.traces_left(ranks)
+    readings = warm.readings()
+    wait_for(lambda: warm.readings() > readings + 3, "the delay of a restart is over")  # one reading a second
     assert warm.lives() == WARM, "no second one beside an engine that maps the weights"
     os.kill(old, signal.SIGKILL)
     engine_again(warm, old)
