@@ -11,7 +11,8 @@ import click
 from qwen_fp8_ops.cli.common import Call
 from qwen_fp8_ops.errors import ExitCode, NotRunningError
 from qwen_fp8_ops.outside.files import make_folder, write_text
-from qwen_fp8_ops.slurm.client_script import ClientJob, client_script
+from qwen_fp8_ops.slurm import parse
+from qwen_fp8_ops.slurm.client_script import NOTICE_SECONDS, ClientJob, client_script
 from qwen_fp8_ops.slurm.submit import refuse_folder, submit_script
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ def _check_words(request: ClientRequest) -> None:
     for word in request.words:
         if word.partition("=")[0] in ("--shard", "--merge"):
             raise click.UsageError(f"{word} is set for each job by --array N.")
+    seconds = parse.seconds(request.time)
+    if seconds is not None and seconds <= NOTICE_SECONDS:
+        raise click.UsageError(f"--time {request.time} leaves no time to work: {NOTICE_SECONDS} s before its end the job is told to save what it has.")
     command = command_of(request.verb)
     with command.make_context(f"qwen-fp8 {request.verb}", list(request.words), obj=Call()):
         pass

@@ -112,6 +112,7 @@ def test_a_dry_run_submits_nothing(commands: Commands, tmp_path: Path, capsys: p
         (["submit", "--caption"], "Missing option '--dataset-path'"),
         (["submit", "--qa", "--dataset-path", "x"], "Missing option '--question-path'"),
         ([*CAPTION, "--shard", "1/2"], "--array N"),
+        ([*CAPTION, "--time", "00:02:00"], "leaves no time to work"),
         ([*CAPTION, "--wait"], "are for the service"),
         (["submit", "--partition", "cpu"], "SLURM_ keys of config.env"),
         (["submit", "--dry-runn"], "No such option: --dry-runn"),
