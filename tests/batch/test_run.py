@@ -20,7 +20,7 @@ from qwen_fp8_ops.client.batch.run import carry_out
 from qwen_fp8_ops.client.batch.tally import Tally
 from qwen_fp8_ops.client.failures import ApiError
 from qwen_fp8_ops.client.request import Limits
-from qwen_fp8_ops.errors import ConfigError, NotRunningError
+from qwen_fp8_ops.errors import ConfigError, NotRunningError, OpsError
 from tests.batch.quick_server import MODEL, Ask, Say, answer, by_content, error, models_page, serving
 from tests.batch.scenery import RECIPE, make_images, options, run_batch, texts
 from tests.ports import free_port
@@ -347,3 +347,19 @@ def test_the_end_of_our_own_job_is_kept_in_mind(tmp_path: Path) -> None:
     assert "Stopping: this job's time is nearly over." in said
     assert 0 < tally.answered < 1000
     assert len(outcomes(tmp_path / "j")) == tally.answered
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = Journal.append
+
+    def refuse_the_fifth(journal: Journal, outcome: Outcome) -> None:
+        if len(journal) == 4:
+            raise OpsError("Cannot write j: No space left on device", code="cannot-write")
+        append(journal, outcome)
+
+    monkeypatch.setattr(Journal, "append", refuse_the_fifth)
+    with serving() as server:
+        with pytest.raises(OpsError, match="No space left"):
+            run_batch(tmp_path / "j", server.url, texts(5000))
+        assert server.asked < 30
+    assert len(outcomes(tmp_path / "j")) == 4

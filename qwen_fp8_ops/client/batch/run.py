@@ -167,6 +167,8 @@ class _Run:
                     except StoppedError:
                         return
                     group.create_task(self._do(item))
+        if not self._stopping:
+            self._tally.total = self._tally.done  # now it is known for certain
 
     def _pull(self, source: Iterator[Item]) -> tuple[list[Item], list[Outcome], bool]:
         """The next items that are to be done, the outcomes of those passed over, and whether there are no more."""
@@ -225,7 +227,10 @@ class _Run:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            await asyncio.to_thread(self._sync)
+            try:
+                await asyncio.to_thread(self._journal.sync)
+            except OpsError as error:
+                self._abort(error)
             await self._adapt()
             self._tally.in_flight, self._tally.limit, self._tally.waits_for = self._sending.taken, self._pace.limit, self._door.waits_for
             ends_at = self._options.ends_at
@@ -233,12 +238,6 @@ class _Run:
                 self._tally.interrupted = True
                 self._say("Stopping: this job's time is nearly over.")
                 self._stop()
-
-    def _sync(self) -> None:
-        try:
-            self._journal.sync()
-        except OpsError as error:
-            self._abort(error)
 
     async def _adapt(self) -> None:
         now = clock.monotonic()
