@@ -55,9 +55,7 @@ def batch_options(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..
         max_tokens: default of --max-tokens.
     """
     options = [
-        click.option(
-            "--output-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("output"), show_default="./output", help="Where results go."
-        ),
+        click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("output"), help="Where results go; default: ./output."),
         click.option("--model-name", metavar="NAME", help="Name of the model in the results' paths; default: as the server calls it."),
         click.option("--model", metavar="NAME", help="Ask for this model; default: --model-name if the server has it, else its first."),
         click.option("--server-url", metavar="URL", help="Ask this API instead of the service of this folder; its key may be in OPENAI_API_KEY."),

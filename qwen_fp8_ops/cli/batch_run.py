@@ -171,10 +171,8 @@ def as_text(finished: Finished, files: ResultFiles, what: str, result: Path) -> 
         codes = ", ".join(f"{count} {code}" for code, count in tally.problems.most_common(5))
         lines.append(f"  {tally.all_failed} failed ({codes}). The same command with --retry-failed asks for these again.")
     if tally.truncated:
-        lines.append(
-            f"  {tally.truncated} truncated by --max-tokens"
-            + (f", {tally.empty} of all left without an answer: thinking took every token" if tally.empty else "")
-        )
+        spent = f"; {tally.empty} answers are empty: thinking took every token" if tally.empty else ""
+        lines.append(f"  {tally.truncated} cut by the token limit{spent}. Allow more: --max-tokens N --overwrite")
     elif tally.empty:
         lines.append(f"  {tally.empty} empty answers")
     if files.problems.exists():
