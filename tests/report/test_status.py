@@ -67,7 +67,7 @@ def test_every_state_has_the_promised_shape(run: Run, state: State) -> None:
 
 
 def test_starting_tells_how_far_it_is(run: Run) -> None:
-    run.supervisor.expected_seconds = 100.0
+    run.child("engine").expected_seconds = 100.0
     run.record(State.STARTING, metrics=None)
     status = checked(run.paths)
     load = status["load"]
