@@ -91,7 +91,9 @@ def ask(port: int, id: str, seconds: float = 0.0, stream: bool = False, *, conte
     return exchange(port, body, _is_whole_stream if stream else _is_whole)
 
 
-def exchange(port: int, body: dict[str, Any], is_whole: Callable[[bytes, dict[str, Any]], bool]) -> tuple[End, str]:
+def exchange(
+    port: int, body: dict[str, Any], is_whole: Callable[[bytes, dict[str, Any]], bool], *, silence_seconds: float = SILENCE_SECONDS
+) -> tuple[End, str]:
     """One request on a connection of its own.
 
     Args:
@@ -99,7 +101,7 @@ def exchange(port: int, body: dict[str, Any], is_whole: Callable[[bytes, dict[st
             when it is cut short or the answer to something else.
     """
     headers = {"Content-Type": "application/json", "Connection": "close"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SILENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=silence_seconds)
     try:
         connection.connect()
     except OSError:

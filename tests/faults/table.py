@@ -38,7 +38,7 @@ HEAD = ("fault", "survived", "ended", "answered", "lost", "silent", "seconds", "
 
 def render(rows: Iterable[Row]) -> str:
     """Markdown, a table for each kind."""
-    rows = sorted(rows, key=lambda row: row.kind)  # of several workers, each has its own order
+    rows = sorted(rows, key=lambda row: (row.kind, row.fault))  # several workers end in any order
     survived = sum(row.survived for row in rows)
     lines = [
         f"{len(rows)} faults tried, {survived} survived; {_sum(rows, 'answered')} requests answered whole, "

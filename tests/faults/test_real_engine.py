@@ -54,7 +54,7 @@ class RealService(LiveService):
 
 def put(port: int, id: str, seconds: float, stream: bool) -> tuple[End, str]:
     body = {"messages": [{"role": "user", "content": f"Tell me of {id}."}], "max_tokens": TOKENS, "ignore_eos": True, "stream": stream}
-    return exchange(port, body, is_whole_stream if stream else is_whole)
+    return exchange(port, body, is_whole_stream if stream else is_whole, silence_seconds=START_SECONDS)
 
 
 def is_whole(text: bytes, body: dict[str, Any]) -> bool:
