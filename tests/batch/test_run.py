@@ -318,6 +318,9 @@ def test_shares_hold_every_item_once_and_stay_when_items_are_added() -> None:
     shares = [[item.id for item in Selection(many, Shard(number, 7))] for number in range(1, 8)]
     assert sorted(id for share in shares for id in share) == sorted(item.id for item in many)
     assert all(100 < len(share) < 190 for share in shares)
+    for of in (2, 4, 8, 16):  # also for names that differ in a digit alone
+        counts = [sum(Shard(number, of).holds(f"{name:05d}.jpg") for name in range(1600)) for number in range(1, of + 1)]
+        assert min(counts) > 0.6 * 1600 / of
     for number in range(1, 8):
         assert {item.id for item in Selection(few, Shard(number, 7))} <= set(shares[number - 1])
     assert [item.id for item in Selection(few, None, 3)] == ["item 0", "item 1", "item 2"]
