@@ -3,8 +3,9 @@
 The convention, also in docs/qa.md:
 
 1. Thinking is removed. Thinking without an end is no answer.
-2. An explicit declaration decides, and of several the last: ``\\boxed{B}``, ``Answer: B``, ``the answer is B``, ``B is correct``,
-   ``{"answer": "B"}``, ``<answer>B</answer>``, and their like in other languages and in full width.
+2. An explicit declaration decides, and of several the last: ``\\boxed{B}``, ``Answer: B``, ``the answer is B``, ``{"answer": "B"}``,
+   ``<answer>B</answer>``, and their like in other languages and in full width. ``B is correct`` and ``that is option B`` are weaker: they
+   count where nothing else is declared and only one letter is called so, and after a declaration they may only agree with it.
 3. What is declared is a letter, a choice's whole text, or both in agreement. Case, articles and marks around it do not matter.
 4. A declaration that is denied, tentative, conditional, asked or given as an example counts as none; one of mathematics or of anything
    that is no choice is passed over.
