@@ -30,7 +30,7 @@ def _problem(subject: Subject) -> tuple[str, str]:
     """What is wrong, and what to do; nothing when nothing is."""
     settings, folder = subject.settings, subject.paths.weight_sockets
     if settings.on_cpu:
-        return "WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU", OFF
+        return "WEIGHT_CACHE=on: there is no GPU (GPU_COUNT=0)", OFF
     clashing = [word for word in settings.vllm_extra_args if flag_of(word) in NOT_WITH]
     if clashing:
         return f"{clashing[0]} in VLLM_EXTRA_ARGS does not go together with WEIGHT_CACHE=on, which has a loader of its own", f"Take it out, or: {OFF}"

@@ -36,7 +36,7 @@ def test_the_text_reads_by_group_and_fits_80_columns(home: Path, capsys: pytest.
     groups = [line for line in lines[:-3] if line and not line.startswith(" ")]
     assert groups == ["GPUs", "Host", "Engine", "Model", "Storage", "Network"]
     told = [" ".join(line.split()) for line in lines]
-    failed = told.index("FAIL weight-cache WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU")
+    failed = told.index("FAIL weight-cache WEIGHT_CACHE=on: there is no GPU (GPU_COUNT=0)")
     assert told[failed + 1] == "> Set WEIGHT_CACHE=off."
     assert any(line.startswith("warn body-limit MAX_BODY_MB=2 is less than a photo takes") for line in told)
     assert max(len(line) for line in lines if str(home) not in line) <= 80
@@ -128,10 +128,10 @@ def test_a_forced_start_goes_ahead_and_says_so(service: WarmService) -> None:
     command = service.command()
     service.process = begun(command[:-1])
     code, said = service.ended()
-    assert (code, said.splitlines()[-1]) == (4, "Error: WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU")
+    assert (code, said.splitlines()[-1]) == (4, "Error: WEIGHT_CACHE=on: there is no GPU (GPU_COUNT=0)")
     service.process = begun(command)
     service.wait_state("ready")
     service.process.terminate()
     code, said = service.ended()
     assert code == 0
-    assert "warning: WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU (forced: --force weight-cache)\n  Set WEIGHT_CACHE=off.\n" in said
+    assert "warning: WEIGHT_CACHE=on: there is no GPU (GPU_COUNT=0) (forced: --force weight-cache)\n  Set WEIGHT_CACHE=off.\n" in said

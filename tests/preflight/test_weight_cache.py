@@ -21,7 +21,7 @@ def test_off_is_nothing_to_speak_of(site: Site) -> None:
 @pytest.mark.parametrize(
     ("settings", "seen"),
     [
-        (ON, "WEIGHT_CACHE=on needs GPUs: this engine runs on the CPU"),
+        (ON, "WEIGHT_CACHE=on: there is no GPU (GPU_COUNT=0)"),
         ({**GPUS, "VLLM_EXTRA_ARGS": "--seed 3 --load-format=dummy"}, "--load-format=dummy in VLLM_EXTRA_ARGS does not go together with WEIGHT_CACHE=on"),
         ({**GPUS, "VLLM_EXTRA_ARGS": "--enable_sleep_mode"}, "--enable_sleep_mode in VLLM_EXTRA_ARGS does not go together"),
     ],
