@@ -19,6 +19,7 @@ from qwen_fp8_ops.outside import lock, process
 from qwen_fp8_ops.outside.process import Identity, session_members
 from qwen_fp8_ops.plan.launch import LaunchPlan, make_plan
 from qwen_fp8_ops.report.status import collect
+from qwen_fp8_ops.service import scratch
 from tests.ports import free_port
 from tests.waiting import wait_for
 from tests.weights.shards import make_checkpoint
@@ -162,6 +163,7 @@ class StandInService:
         for pid in self.living():
             with contextlib.suppress(ProcessLookupError):  # it ended with the one before
                 os.kill(pid, signal.SIGKILL)
+        scratch.clear(self.paths.run)
         if self.process and self.process.stderr:
             self.process.stderr.close()
 
