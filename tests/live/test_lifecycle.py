@@ -43,8 +43,8 @@ TOKENS = 700
 class Stream:
     """A long answer that is being written, once this is made."""
 
-    def __init__(self, service: LiveService, key: str = "") -> None:
-        self._service, self._key = service, key
+    def __init__(self, service: LiveService, key: str = "", tokens: int = TOKENS) -> None:
+        self._service, self._key, self._asked = service, key, tokens
         self._lines: list[str] = []
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._read)
@@ -52,10 +52,10 @@ class Stream:
         assert self._begun.wait(START_SECONDS)
 
     def _read(self) -> None:
-        body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": TOKENS, "ignore_eos": True}
+        body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": self._asked, "ignore_eos": True}
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        with httpx.stream("POST", f"{self._service.url}/v1/chat/completions", json=body, headers=headers, timeout=120) as answer:
+        with httpx.stream("POST", f"{self._service.url}/v1/chat/completions", json=body, headers=headers, timeout=START_SECONDS) as answer:
             for line in answer.iter_lines():
                 self._lines.append(line)
                 self._begun.set()
@@ -121,10 +121,10 @@ def test_keys_are_nowhere_to_be_seen(service: LiveService) -> None:
 
 def test_another_engine_with_other_settings_while_a_request_runs(service: LiveService) -> None:
     engine, media = service.pid("engine0"), service.pid("media")
-    stream = Stream(service, "sesame-open")
+    stream = Stream(service, "sesame-open", tokens=100)
     done = service.run("restart", "--engine", "--set", "MAX_NUM_SEQS=3", "--json")
     assert done.returncode == 0, done.stderr + service.logs()
-    assert stream.tokens() == TOKENS, "the request that ran was answered whole"
+    assert stream.tokens() == 100, "the request that ran was answered whole"
     assert service.pid("media") == media
     assert service.pid("engine0") != engine
     assert b"--max-num-seqs=3" in Path(f"/proc/{service.pid('engine0')}/cmdline").read_bytes()
