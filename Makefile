@@ -22,7 +22,7 @@ dev:
 WORKERS = $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 
 test:
-	@$(call set_up,cpu dev); exec "$$python" -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(call set_up,cpu dev); exec "$$python" -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults:
 	@$(call set_up,cpu dev); export FAULTS_TABLE=build; \
