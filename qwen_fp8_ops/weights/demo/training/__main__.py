@@ -192,8 +192,8 @@ class Training:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=1)
 @click.option("--steps", default=12000)
-@click.option("--look-steps", default=1200, help="Steps at the beginning that teach the vision tower alone.")
-@click.option("--batch", default=32)
+@click.option("--look-steps", default=2500, help="Steps at the beginning that teach the vision tower alone.")
+@click.option("--batch", default=24)
 @click.option("--rate", default=1.2e-3, help="Learning rate after the warm-up.")
 @click.option("--begin-with", type=click.Path(exists=True, path_type=Path), help="A checkpoint like the shipped one to go on from, instead of from nothing.")
 def main(folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate: float, begin_with: Path | None) -> None:
