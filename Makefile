@@ -18,11 +18,11 @@ setup:
 dev:
 	@$(call set_up,cpu dev)
 
-# Much of the time a test waits. Each worker may have an engine of its own, so more than four help nobody.
-WORKERS = $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
-
 test:
-	@$(call set_up,cpu dev); exec "$$python" -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(call set_up,cpu dev); exec scripts/run_tests.sh "$$python" $(PYTEST_ARGS)
+
+# Much of the time a fault waits.
+WORKERS = $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 
 faults:
 	@$(call set_up,cpu dev); export FAULTS_TABLE=build; \

@@ -13,23 +13,6 @@ from tests.fake_nvml.fake import FakeDriver, build, compiler
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (``-n 3 --dist loadgroup``) a file stays with one, and so does what shares a service or a cluster.
-
-    The longest come first, so that no worker is left with one of them at the end.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: (not item.get_closest_marker("engine"), not item.get_closest_marker("slurm")))
-
-
-def group_of(item: pytest.Item) -> str:
-    if "live" in getattr(item, "fixturenames", ()):
-        return "the live service"
-    return "the cluster" if item.get_closest_marker("slurm") else item.nodeid.split("::")[0]
-
-
 # A shell that runs us in the background has us ignore SIGINT, and every process we start would inherit that: no Ctrl+C would be tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
