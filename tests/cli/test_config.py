@@ -71,6 +71,7 @@ def test_json_gives_value_text_and_source(out: Any, home: Path) -> None:
         "ok": True,
         "profile": "demo+fast",
         "config_file": str(home / "config.env"),
+        "running": None,
     }
     assert list(found["settings"]) == list(OPTIONS)
     assert found["settings"]["GPU_MEMORY_UTIL"] == {"value": 0.9, "text": "0.90", "source": "config.env line 1"}

@@ -59,8 +59,8 @@ def test_against_the_service_of_this_folder(commands: Commands, tmp_path: Path, 
         "# shellcheck disable=SC2016 # a $ in a path is a $\n"
         "set -euo pipefail\n"
         f"export QWEN_FP8_HOME={home}\n"
-        f"export PYTHONPATH={CHECKOUT}\n"
-        f"exec {sys.executable} -P -m qwen_fp8_ops caption --dataset-path images --prompt-style SHORT --job 7\n"
+        f"export PYTHONPATH={shlex.quote(str(CHECKOUT))}\n"
+        f"exec {shlex.quote(sys.executable)} -P -m qwen_fp8_ops caption --dataset-path images --prompt-style SHORT --job 7\n"
     )
     assert (home / "logs").is_dir(), "SLURM does not make it"
 
