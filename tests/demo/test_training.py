@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None or find_spec("torch") is None, reason="needs the cpu extra")
 
-SMALL = ["--look-steps", "20", "--batch", "3"]
+SMALL = ["--look-steps", "30", "--batch", "3"]
 
 
 def command(folder: Path, *options: str) -> list[str]:
