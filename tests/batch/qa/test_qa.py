@@ -135,7 +135,7 @@ def test_images_go_before_the_text_which_is_asked_as_it_stands(exam: Exam) -> No
     with answering(lambda text, body: "\\boxed{A}") as server:
         exam.ask(server, "--concurrency", "1")
     contents = [body["messages"][0]["content"] for body in chats(server)]
-    contents.sort(key=lambda content: ["What colour", "What is", "How many"].index(" ".join(content[-1]["text"].split()[:2])))  # who is ready first is asked first
+    contents.sort(key=lambda content: ["What colour", "What is", "How many?"].index(" ".join(content[-1]["text"].split()[:2])))  # who is ready first is asked first
     texts = [content[-1]["text"] for content in contents]
     assert texts[0] == "What colour is picture 0?\nA. red\nB. green\nC. blue\nD. white\nAnswer with the option letter only."
     assert texts[1] == "What is it?\n(A) x (B) y\nAnswer with the option letter in \\boxed{}."
