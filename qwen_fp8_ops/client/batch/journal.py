@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,16 +43,12 @@ class Journal(Records):
         other = lock.acquire(self._lock, self._me)
         if other is not None:
             raise _in_use(path, self._lock, other)
-        try:
+        with ExitStack() as undo:
+            undo.callback(lock.release, self._lock, self._me)
             super().__init__(path)
-            try:
-                self._begin()
-            except BaseException:
-                super().close()
-                raise
-        except BaseException:
-            lock.release(self._lock, self._me)
-            raise
+            undo.callback(super().close)
+            self._begin()
+            undo.pop_all()
 
     def _open(self) -> int:
         forget = os.O_TRUNC if self._overwrite else 0

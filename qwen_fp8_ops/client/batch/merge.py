@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from qwen_fp8_ops.client.batch.files import ResultFiles
@@ -30,14 +31,12 @@ def merge_shards(files: ResultFiles) -> tuple[Journal, tuple[Shard, ...]]:
     for path in journals.values():
         _refuse_running(path)
     recipe = _recipe(next(iter(journals.values())))
-    whole = Journal(files.journal, recipe)
-    try:
+    with ExitStack() as undo:
+        whole = undo.enter_context(Journal(files.journal, recipe))
         for path in journals.values():
             _take_over(whole, path)
         whole.sync()
-    except BaseException:
-        whole.close()
-        raise
+        undo.pop_all()
     wanted = {Shard(number, shard.of) for shard in journals for number in range(1, shard.of + 1)}
     return whole, tuple(sorted(wanted - set(journals), key=lambda shard: (shard.of, shard.number)))
 

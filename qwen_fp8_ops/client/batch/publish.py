@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -62,15 +62,10 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mappin
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     count = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal count
-        with parquet.ParquetWriter(temporary, schema) as writer:
-            for group in _groups(rows):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                count += len(group)
-
-    _replace(path, write)
+    with _put_in_place(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for group in _groups(rows):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
     return count
 
 
@@ -90,27 +85,18 @@ def replacing(path: Path) -> Iterator[TextIO]:
     Raises:
         OpsError: the folder refuses it; the old file is untouched.
     """
-    make_folder(path.parent)
-    temporary = _beside(path)
-    try:
-        # Half of a surrogate pair, which an answer may hold, is no Unicode and would end the whole file.
-        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    # Half of a surrogate pair, which an answer may hold, is no Unicode and would end the whole file.
+    with _put_in_place(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
+        yield file
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+@contextmanager
+def _put_in_place(path: Path) -> Iterator[Path]:
+    """Where to write what takes the place of ``path`` when the block ends well."""
     make_folder(path.parent)
-    temporary = _beside(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
+        yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -119,10 +105,6 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,11 +42,10 @@ class Records:
             self._descriptor = self._open()
         except OSError as error:
             raise OpsError(f"{path} cannot be read: {error.strerror}", code="unreadable-file", fix="Check its path and rights: ls -l FILE") from error
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._descriptor)
             self._index()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            undo.pop_all()
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -173,7 +173,7 @@ class _Images:
         if place is None:
             return f"its image {_short(path)} lies outside the data set's folder"
         if not os.path.isfile(place):
-            return f"its image {_short(place)} {'is not a file' if os.path.exists(place) else 'is missing'}"
+            return f"its image {_short(path)} {'is not a file' if os.path.exists(place) else 'is missing'} in {self._folder}"
         return ""
 
 
