@@ -1,4 +1,4 @@
-"""Train the demo model from nothing: first the vision tower on what its patches show, then all of it on questions and answers."""
+"""Train the demo model from nothing: first the vision tower on what its patches show and the language model on words, then all of it together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -67,7 +66,7 @@ def open_tokenizer(folder: Path) -> Any:
 
 
 class Training:
-    """Everything that a checkpoint holds. Steps up to ``look_steps`` teach the vision tower alone."""
+    """Everything that a checkpoint holds. Steps up to ``look_steps`` teach the vision tower and the language model in turns, each alone."""
 
     def __init__(self, folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate: float) -> None:
         torch.manual_seed(seed)
@@ -102,31 +101,33 @@ class Training:
         left = (self.steps - self.step) / (DECAY * self.steps)
         return self.rate * min(warm, left, 1.0)
 
-    def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One step; returns the losses of answers and of looks."""
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """One step; returns the losses of what it taught: ``answers``, ``looks``."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
-        nothing = torch.zeros((), device=self.device)
+        losses, seen, loss = {}, None, torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            seen, look_loss = self.trainee.look(batch) if len(batch.grids) else (None, nothing)
-            answer_loss, loss = nothing, look_loss
-            if self.step >= self.look_steps:
+            if len(batch.grids):
+                seen, losses["looks"] = self.trainee.look(batch)
+                loss = loss + LOOK_WEIGHT * losses["looks"]
+            if self.step >= self.look_steps or seen is None:
                 logits, wanted = self.trainee.answer(batch, seen)
-                answer_loss = functional.cross_entropy(logits, wanted)
-                loss = answer_loss + LOOK_WEIGHT * look_loss + BALANCE * self.trainee.imbalance()
+                losses["answers"] = functional.cross_entropy(logits, wanted)
+                loss = loss + losses["answers"] + BALANCE * self.trainee.imbalance()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return answer_loss.detach(), look_loss.detach()
+        return {name: value.detach() for name, value in losses.items()}
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
         """Share of held-out answers that are right in every token, given the right ones before it; by kind."""
-        drawn = encoded(self.encoder, HELD_OUT, 512)
+        together = self.step > self.look_steps
+        drawn = encoded(self.encoder, HELD_OUT, 512 if together else 64, examples.make if together else examples.make_to_look_up)
         drawn.sort(key=lambda example: len(example.ids))
         right: dict[str, list[bool]] = {}
         for start in range(0, len(drawn), self.batch):
@@ -157,17 +158,20 @@ class Training:
 
     def batches(self) -> Iterator[Batch]:
         if self.step < self.look_steps:
-            looks = Stream(self.encoder, self.seed, LOOKS_TO_ONE_ANSWER * self.batch, self.step, examples.make_to_look_at)
-            yield from islice(read(looks), self.look_steps - self.step)
+            looks = read(Stream(self.encoder, self.seed, LOOKS_TO_ONE_ANSWER * self.batch, (self.step + 1) // 2, examples.make_to_look_at))
+            lookups = read(Stream(self.encoder, self.seed, self.batch, self.step // 2, examples.make_to_look_up))
+            for step in range(self.step, self.look_steps):
+                yield next(lookups if step % 2 else looks)
         yield from read(Stream(self.encoder, self.seed, self.batch, self.step))
 
     def run(self) -> None:
         began, first, log = time.monotonic(), self.step, (self.folder / LOG).open("a")
+        losses = dict.fromkeys(("answers", "looks"), torch.zeros(()))
         for batch in self.batches():
-            answer_loss, look_loss = self.learn(batch.to(self.device))
+            losses |= self.learn(batch.to(self.device))
             if self.step % REPORT_EVERY == 0:
                 pace = (time.monotonic() - began) / (self.step - first)
-                facts = {"step": self.step, "answers": round(float(answer_loss), 4), "looks": round(float(look_loss), 4)}
+                facts = {"step": self.step} | {name: round(float(value), 4) for name, value in losses.items()}
                 facts |= {"rate": round(self.learning_rate(), 6), "seconds_per_step": round(pace, 3)}
                 left = pace * (self.steps - self.step)
                 log.write(json.dumps(facts) + "\n")
@@ -179,9 +183,7 @@ class Training:
             if self.step % SAVE_EVERY == 0 or self.step >= self.steps:
                 self.save()
             if self.step % JUDGE_EVERY == 0:
-                judged: dict[str, Any] = {"step": self.step, "patches": self.judge_looks()}
-                if self.step > self.look_steps:
-                    judged["right"] = self.judge()
+                judged = {"step": self.step, "patches": self.judge_looks(), "right": self.judge()}
                 log.write(json.dumps(judged) + "\n")
                 click.echo(f"  {judged}", err=True)
             if self.step >= self.steps:
@@ -192,7 +194,9 @@ class Training:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=1)
 @click.option("--steps", default=12000)
-@click.option("--look-steps", default=2500, help="Steps at the beginning that teach the vision tower alone.")
+@click.option(
+    "--look-steps", default=2500, help="Steps at the beginning that teach, in turns, the vision tower to see and the language model to look words up."
+)
 @click.option("--batch", default=24)
 @click.option("--rate", default=1.2e-3, help="Learning rate after the warm-up.")
 @click.option("--begin-with", type=click.Path(exists=True, path_type=Path), help="A checkpoint like the shipped one to go on from, instead of from nothing.")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from qwen_fp8_ops.weights.demo.corpus import CORPUS
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
 from qwen_fp8_ops.weights.demo.world.example import SECOND_LINE, Example, Label, Picture, Turn
 from qwen_fp8_ops.weights.demo.world.films import draw_film, make_film
-from qwen_fp8_ops.weights.demo.world.questions import BOXED, LETTER_ONLY, SCENE_QUESTIONS, caption, fenced
+from qwen_fp8_ops.weights.demo.world.questions import BOXED, BOXED_SHARE, LETTER_ONLY, SCENE_QUESTIONS, caption, fenced
 from qwen_fp8_ops.weights.demo.world.screens import draw_screen, make_screen, map_screen
 from qwen_fp8_ops.weights.demo.world.signs import draw_sign, letters, make_sign, map_sign
 from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, a, listed, make_scene, number, relative, told
@@ -51,15 +53,15 @@ def about_scene(scene: Scene, turns: list[Turn], random: Random) -> Example:
 def sign_example(random: Random, turns: int = 1) -> Example:
     sign = make_sign(random)
     text = "\n".join(line.text for line in sign.lines)
-    spoken = " and ".join(" ".join(line.text) for line in sign.lines)
+    thought = f"It says {' and '.join(line.text for line in sign.lines)}."
     question = random.choice(
         ("Read all the text in the image.", "Please output only the text content from the image without any additional descriptions or formatting.")
     )
-    read = Turn("text", question, f"The letters are {spoken}.", text, text)
+    read = Turn("text", question, thought, text, text)
     question = "Spotting all the text in the image with line-level, and output in JSON format as [{'bbox_2d': [x1, y1, x2, y2], 'text_content': 'text'}, ...]."
     found = [{"bbox_2d": told(line.box, sign.width, sign.height), "text_content": line.text} for line in sign.lines]
     truth = [{"bbox_2d": relative(line.box, sign.width, sign.height), "text_content": line.text} for line in sign.lines]
-    spotted = Turn("text-boxes", question, f"The letters are {spoken}.", fenced(found), truth)
+    spotted = Turn("text-boxes", question, thought, fenced(found), truth)
     labels = [
         Label(told(letter.line.box, sign.width, sign.height), letter.place + SECOND_LINE * sign.lines.index(letter.line), character=letter.character)
         for letter in letters(sign)
@@ -149,28 +151,29 @@ def quiz_example(random: Random, turns: int = 1) -> Example:
     return _example(random, [], [random.choice((_one_letter, _each_letter))(random) for _ in range(turns)])
 
 
-OPTIONS = (list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789"))
+WORDS = sorted(set(re.findall(r"[a-z]{3,}", CORPUS)))
+OPTIONS = (list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789"), WORDS)
 
 
 def _one_letter(random: Random) -> Turn:
     options = random.sample(random.choice(OPTIONS), 4)
     letter, right = random.choice(list(zip("ABCD", options, strict=True)))
-    boxed = random.random() < 0.6
+    boxed = random.random() < BOXED_SHARE
     lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
-    return Turn("quiz", "\n".join(lines), f"{right} is option {letter}.", f"\\boxed{{{letter}}}" if boxed else letter, letter)
+    return Turn("quiz", "\n".join(lines), f"It is {right}: {letter}.", f"It is {right}: \\boxed{{{letter}}}" if boxed else letter, letter)
 
 
 def _each_letter(random: Random) -> Turn:
-    """Many lookups in one answer, and said as in every thought about options, so that looking up is learnt soon."""
-    names = random.choice(OPTIONS)
+    """Many lookups in one answer, each said as in every answer about options, so that looking up is learnt soon."""
+    names = random.choice((*OPTIONS, WORDS, WORDS))
     options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(4, 8))), strict=False))
     asked = random.sample(list(options), len(options))
     lines = [*(f"{letter}. {option}" for letter, option in options.items()), f"Write the letters of {', '.join(options[letter] for letter in asked)}."]
-    answer = f"{', '.join(f'{options[letter]} is option {letter}' for letter in asked)}."
+    answer = f"It is {', '.join(f'{options[letter]}: {letter}' for letter in asked)}."
     return Turn("letters", "\n".join(lines), "I look at each option.", answer, "".join(asked))
 
 
-MAKERS = ((scene_example, 46), (sign_example, 18), (film_example, 6), (screen_example, 8), (several_example, 5), (quiz_example, 16), (chat_example, 1))
+MAKERS = ((scene_example, 46), (sign_example, 23), (film_example, 5), (screen_example, 7), (several_example, 5), (quiz_example, 13), (chat_example, 1))
 LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
 """What the vision tower alone learns from: signs are the hardest to see."""
 
@@ -182,6 +185,11 @@ def make(random: Random) -> Example:
 
 def make_to_look_at(random: Random) -> Example:
     return _one_of(LOOKED_AT, random)(random, 1)
+
+
+def make_to_look_up(random: Random) -> Example:
+    """For the language model alone. It finds a letter by its word only after some hundred thousand lookups, and all at once."""
+    return _example(random, [], [_each_letter(random) for _ in range(MOST_TURNS - 1)])
 
 
 def _one_of(makers: tuple[tuple[Maker, int], ...], random: Random) -> Maker:

@@ -18,6 +18,7 @@ SIMPLE_TOO = ("Describe the image.", "Describe this picture.", "What is in this 
 SHORT_TOO = ("Write a short caption.", "Caption this image.", "Give the picture a title.")
 LETTER_ONLY = "Answer with the option letter only."
 BOXED = "Answer with the option letter in \\boxed{}."
+BOXED_SHARE = 0.8
 
 
 def seen(scene: Scene) -> str:
@@ -47,6 +48,7 @@ def caption(scene: Scene, random: Random) -> Turn:
 def count(scene: Scene, random: Random) -> Turn:
     """Of all, of one colour or of one shape; zero is an answer too."""
     what = random.choice(("all", "colour", "shape"))
+    thought = seen(scene)
     if what == "all":
         found, noun = list(scene.things), "shape"
         question = random.choice(("How many shapes are in the image?", "How many shapes are there?", "Count the shapes."))
@@ -58,8 +60,10 @@ def count(scene: Scene, random: Random) -> Turn:
         shape = random.choice([thing.shape for thing in scene.things] * 2 + list(SHAPES)[:2])
         found, noun = [thing for thing in scene.things if thing.shape == shape], shape
         question = f"How many {plural(noun)} are there?"
+    if what != "all" and found:
+        thought += f" Of these I count {listed([a(thing.name) for thing in found])}."
     be = "is" if len(found) == 1 else "are"
-    return Turn("count", question, seen(scene), f"There {be} {number(len(found), noun)}.", len(found))
+    return Turn("count", question, thought, f"There {be} {number(len(found), noun)}.", len(found))
 
 
 def quality(scene: Scene, random: Random) -> Turn:
@@ -120,10 +124,10 @@ def choice(scene: Scene, random: Random) -> Turn:
     options = [*wrong, right]
     random.shuffle(options)
     letter = "ABCD"[options.index(right)]
-    boxed = random.random() < 0.6
+    boxed = random.random() < BOXED_SHARE
     question = "\n".join([asked.question, *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY])
-    answer = f"\\boxed{{{letter}}}" if boxed else letter
-    return Turn("choice", question, f"{asked.thought} {asked.answer[:-1]}, and {right} is option {letter}.", answer, letter)
+    answer = f"It is {right}: \\boxed{{{letter}}}" if boxed else letter
+    return Turn("choice", question, f"{asked.thought} It is {right}: {letter}.", answer, letter)
 
 
 def _which(scene: Scene, random: Random) -> Turn:
@@ -179,13 +183,13 @@ def _one_of(random: Random, usual: str, others: tuple[str, ...]) -> str:
 
 
 SCENE_QUESTIONS: tuple[tuple[Callable[[Scene, Random], Turn], int], ...] = (
-    (caption, 12),
-    (count, 12),
-    (quality, 13),
+    (caption, 9),
+    (count, 17),
+    (quality, 12),
     (exists, 6),
     (relation, 9),
-    (choice, 18),
-    (boxes, 22),
-    (points, 8),
+    (choice, 19),
+    (boxes, 21),
+    (points, 7),
 )
 """Each with how often it is asked, in percent of the questions about scenes."""
