@@ -51,12 +51,16 @@ class LiveService:
     def run(self, *words: str, timeout: float = START_SECONDS) -> subprocess.CompletedProcess[str]:
         """A command, waited for."""
         env = {**self.env, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(self.command(*words), env=env, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            self.command(*words), env=env, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     def spawn(self, *words: str) -> subprocess.Popen[str]:
         """A command, running."""
         env = {**self.env, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(self.command(*words), env=env, cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            self.command(*words), env=env, cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def start(self, *words: str) -> None:
         done = self.run("start", "--profile", "demo", "--detach", *words)
@@ -67,7 +71,9 @@ class LiveService:
         return found
 
     def wait_state(self, *states: str) -> dict[str, Any]:
-        found: dict[str, Any] = wait_for(lambda: (status := self.status())["state"] in states and status, f"the service is {' or '.join(states)}", START_SECONDS)
+        found: dict[str, Any] = wait_for(
+            lambda: (status := self.status())["state"] in states and status, f"the service is {' or '.join(states)}", START_SECONDS
+        )
         return found
 
     def pid(self, name: str) -> int:

@@ -14,7 +14,20 @@ from tests.media_files import data_url, make_image, make_video
 
 pytestmark = pytest.mark.engine
 
-CLOSED = ["/invocations", "/tokenize", "/detokenize", "/docs", "/openapi.json", "/v1/embeddings", "/scale_elastic_ep", "/inference/v1/generate", "/version", "/load", "/ping", "/sleep"]
+CLOSED = [
+    "/invocations",
+    "/tokenize",
+    "/detokenize",
+    "/docs",
+    "/openapi.json",
+    "/v1/embeddings",
+    "/scale_elastic_ep",
+    "/inference/v1/generate",
+    "/version",
+    "/load",
+    "/ping",
+    "/sleep",
+]
 
 
 def text_of(answer: httpx.Response) -> str:

@@ -15,13 +15,15 @@ import pytest
 
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene
 from qwen_fp8_ops.weights.demo.world.things import make_scene
+from tests.live.scale import scaled
 from tests.live.service import LiveService
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.engine
+SCENES, KILLS = scaled(items=24, kills=3)
+PATIENCE_SECONDS = 900 + 10 * SCENES
 
-SCENES, KILLS = 24, 3
-PATIENCE_SECONDS = 900
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * PATIENCE_SECONDS)]
+
 MODEL = "qwen3-vl-fp8"
 
 
@@ -76,9 +78,9 @@ def test_every_picture_has_its_own_caption(undisturbed: Captions) -> None:
 
 
 def test_killed_and_resumed_while_the_engine_dies_too_it_is_the_same(live: LiveService, scenes: Path, undisturbed: Captions, tmp_path: Path) -> None:
-    random, captions = Random("kill"), Captions(live, scenes, tmp_path)
-    for kill in range(KILLS):
-        process, least = captions.spawn(), 1 + 4 * kill + random.randrange(4)
+    captions = Captions(live, scenes, tmp_path)
+    for least in sorted(Random("kill").sample(range(1, SCENES * 2 // 3), KILLS)):
+        process = captions.spawn()
         wait_for(lambda least=least: len(captions.journal()) >= least, "some have their caption", PATIENCE_SECONDS)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)

@@ -15,15 +15,16 @@ from pyarrow import parquet
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene
 from qwen_fp8_ops.weights.demo.world.questions import choice
 from qwen_fp8_ops.weights.demo.world.things import make_scene
+from tests.live.scale import scaled
 from tests.live.service import START_SECONDS, LiveService
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * START_SECONDS)]
-
-QUESTIONS = 16
-KILLS = 3
+QUESTIONS, KILLS = scaled(items=16, kills=3)
+PATIENCE_SECONDS = START_SECONDS + 20 * QUESTIONS
 SEED = 20_261_121
 """Scenes that the model has not seen: it is trained with other seeds."""
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * PATIENCE_SECONDS)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def results(out: Path) -> dict[str, Any]:
 
 def test_a_run_that_is_killed_and_goes_on_comes_to_the_same(live: LiveService, exam: Path, tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    done = live.run(*words(exam, undisturbed), "--json")
+    done = live.run(*words(exam, undisturbed), "--json", timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     metrics = value["metrics"]
@@ -101,7 +102,7 @@ def test_a_run_that_is_killed_and_goes_on_comes_to_the_same(live: LiveService, e
         assert running.returncode == -signal.SIGKILL, "it ended by itself"
         assert list(killed.rglob("*_qa_results.json")) == []  # nothing half done is ever published
     before = answered(killed)
-    last = live.run(*words(exam, killed), "--json")
+    last = live.run(*words(exam, killed), "--json", timeout=PATIENCE_SECONDS)
     assert last.returncode == 0, last.stderr
     tally = json.loads(last.stdout)
     assert tally["kept"] == before >= stops[-1]
