@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from qwen_fp8_ops import __version__
-from qwen_fp8_ops.gate.fetch_addresses import Address
+from qwen_fp8_ops.gate.fetch_addresses import Address, forms
 from qwen_fp8_ops.gate.fetch_answer import FailingHost, MediaProblem, Wanted, take
 from qwen_fp8_ops.gate.fetch_local import read_local
 from qwen_fp8_ops.gate.fetch_network import ClosedAddressError, JudgedNetwork
@@ -78,7 +78,7 @@ class MediaFetcher:
             if self.rules.server_root and url.raw_path != PICTURE_PATH.encode():
                 return await asyncio.to_thread(read_local, self.rules.server_root, url.raw_path, wanted)
             return await patiently(url, wanted, judge=lambda address: "")
-        if not self.rules.allows_host(url.host):
+        if not any(map(self.rules.allows_host, spellings(url))):
             raise MediaProblem(
                 "a media URL must be from one of the allowed domains, our media server and what ALLOWED_MEDIA_DOMAINS names: "
                 "put the file into the media server's folder, or send it as a data URL"
@@ -89,7 +89,8 @@ class MediaFetcher:
         own = self._own()
 
         def judge(address: Address) -> str:
-            return self.rules.refuses(address) or ("this machine's own" if address in own and not self.rules.permits(address) else "")
+            ours = not own.isdisjoint(forms(address)) and not self.rules.permits(address)
+            return self.rules.refuses(address) or ("this machine's own" if ours else "")
 
         return judge
 
@@ -143,6 +144,11 @@ def parse(text: str) -> httpx.URL:
     if not url.host or not 0 < port_of(url) < 65536:
         raise FetchError("The media URL names no host, or no port that there can be.")
     return url
+
+
+def spellings(url: httpx.URL) -> tuple[str, str]:
+    """The host in its own letters, and as it is looked up (``xn--...``): the operator may have named either."""
+    return url.host, url.raw_host.decode("ascii")
 
 
 def port_of(url: httpx.URL) -> int:

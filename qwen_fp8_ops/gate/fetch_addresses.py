@@ -67,3 +67,9 @@ def inside(address: Address) -> IPv4Address | None:
     if address in TRANSLATED:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour
+
+
+def forms(address: Address) -> tuple[Address, ...]:
+    """The address, and the IPv4 one that it stands for: a rule that names either means both."""
+    inner = inside(address)
+    return (address,) if inner is None else (address, inner)

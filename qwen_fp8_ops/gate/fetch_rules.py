@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from qwen_fp8_ops.errors import ConfigError
-from qwen_fp8_ops.gate.fetch_addresses import Address, inside, kind_of
+from qwen_fp8_ops.gate.fetch_addresses import Address, forms, kind_of
 from qwen_fp8_ops.gate.media_budget import MOST_BYTES
 
 ANY_HOST = "*"
@@ -72,8 +72,7 @@ class MediaRules:
 
     def permits(self, address: Address) -> bool:
         """Has the operator named this address, or a network that holds it?"""
-        forms = [form for form in (address, inside(address)) if form is not None]
-        return any(form in network for form in forms for network in self._networks if form.version == network.version)
+        return any(form in network for form in forms(address) for network in self._networks if form.version == network.version)
 
     @cached_property
     def _networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -65,7 +65,8 @@ def refusal(url: str, rules: MediaRules = OPEN, **wanted: Any) -> str:
 
 LOOPBACK = [
     "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "localhost", "LOCALHOST", "0.0.0.0", "0",
-    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:127.0.0.1]", "127.0.0.1.", "localhost.",
+    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:127.0.0.1]", "127.0.0.1.", "localhost.", "127\u30020\u30020\u30021", "[::1%lo]", "[::1%25lo]",
+    "[64:ff9b::7f00:1]", "0177.0.0.0x1", "00", "127.0.0.1%00.good.example", "x:y@127.0.0.1", "good.example@localhost",
 ]  # fmt: skip
 
 
@@ -89,6 +90,8 @@ def test_the_same_server_is_reached_where_the_operator_names_it(internal: Hostil
         ("0.0.0.0", "unspecified"), ("[::]", "unspecified"), ("[::1]", "loopback"), ("192.0.0.192", "reserved"), ("255.255.255.255", "reserved"),
         ("[::ffff:169.254.169.254]", "link-local"), ("[64:ff9b::a9fe:a9fe]", "link-local"), ("[2002:7f00:1::]", "loopback"), ("[::7f00:1]", "reserved"),
         ("2852039166", "link-local"), ("0xa9fea9fe", "link-local"), ("169.254.43518", "link-local"), ("[fec0::1]", "private"), ("[2001::1]", "reserved"),
+        ("[::ffff:0:7f00:1]", "reserved"), ("[64:ff9b::7f00:1]", "loopback"), ("[64:ff9b:1::7f00:1]", "reserved"), ("[2001:0:7f00:1::]", "reserved"),
+        ("[2002:6440:1::]", "private"), ("[fe80::1%lo]", "link-local"),
     ],
 )  # fmt: skip
 def test_what_is_not_public_is_refused_by_its_kind_and_never_shown(host: str, kind: str) -> None:
@@ -112,8 +115,9 @@ def test_whatever_python_thinks_no_public_address_has_no_kind(address: Address) 
 
 
 def test_an_address_of_this_machine_is_refused_though_it_is_public() -> None:
-    own = frozenset({ip_address("8.8.8.8")})
-    assert "this machine's own" in refusal("http://8.8.8.8:8010/v1/models", own=own)
+    own = frozenset({ip_address("8.8.8.8"), ip_address("2606:4700::1")})
+    for spelling in ("8.8.8.8", "134744072", "[2606:4700::1]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", "[2002:808:808::]"):
+        assert "this machine's own" in refusal(f"http://{spelling}:8010/v1/models", own=own, seconds=5)
     assert {ip_address("127.0.0.1")} <= own_addresses()
 
 
@@ -168,6 +172,14 @@ def test_a_host_that_is_not_allowed_is_not_even_looked_up(host: HostileServer, a
 def test_an_allowed_name_with_its_network(host: HostileServer, spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, [["127.0.0.2"]] * 2)
     assert get(f"http://{spelling}:{host.port}/ok", MediaRules(allowed=("Good.example", "127.0.0.2/32"))) == host.body
+
+
+@pytest.mark.parametrize("spelling", ["b\u00fccher.example", "B\u00dcCHER.example", "xn--bcher-kva.example", "b\u00fccher\u3002example"])
+@pytest.mark.parametrize("named", ["b\u00fccher.example", "xn--bcher-kva.example", "XN--BCHER-KVA.example"])
+def test_a_name_in_other_letters_is_the_same_name(host: HostileServer, monkeypatch: pytest.MonkeyPatch, named: str, spelling: str) -> None:
+    asked = answers(monkeypatch, [["127.0.0.2"]])
+    assert get(f"http://{spelling}:{host.port}/ok", MediaRules(allowed=(named, "127.0.0.2"))) == host.body
+    assert asked == ["xn--bcher-kva.example"]
 
 
 @pytest.mark.parametrize(
