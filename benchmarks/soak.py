@@ -32,8 +32,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.under_load.accounts import Outage, Record, compare_audit, since_fault, totals, unexplained, whole_since
-from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, running, wait_until
+from benchmarks.under_load.accounts import AuditAccount, Outage, Record, audit_text, compare_audit, totals, unexplained, whole_since
+from benchmarks.under_load.demo_service import MODEL, DemoService, NotBackError, agreed, running, wait_until
 from benchmarks.under_load.traffic import Kind, Traffic, exchange
 from benchmarks.under_load.verdict import Verdict
 from benchmarks.under_load.vitals import Sample, growth, read, serving
@@ -168,10 +168,12 @@ class Soak:
         wait_until(lambda: whole_since(client.records, back), f"{name} answers after {number.name} of {role}")
         self.outages.append(Outage(f"{number.name} of {role}", moment, time.monotonic()))
 
-    def as_json(self, warm_up_seconds: float) -> dict[str, Any]:
-        hangs = [(event["moment"], event["moment"]) for event in self.service.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
+    def audit(self) -> AuditAccount:
         kills = [(outage.began, outage.began) for outage in self.outages if outage.what == f"{signal.SIGKILL.name} of gate"]
-        audit = compare_audit(self.traffic.records, self.service.audit_lines(), [*hangs, *kills])
+        return compare_audit(self.traffic.records, self.service.audit_lines(), [*self.service.hangs(), *kills])
+
+    def as_json(self, warm_up_seconds: float) -> dict[str, Any]:
+        audit = agreed(self.audit)
         outages = [(outage.began, outage.ended) for outage in self.outages]
         samples = {role: [sample for sample in self.watch.samples if sample.role == role] for role in ROLES}
         samples = {role: found if role in OURS else serving(found, outages) for role, found in samples.items()}
@@ -214,10 +216,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"\n{result['seconds']:.0f} s, faults: " + (", ".join(f"{what} {count}" for what, count in result["faults"].items()) or "none"))
     print("requests: " + ", ".join(f"{name} {count}" for name, count in result["requests"].items()))
     print("files:    " + ", ".join(f"{name} {count}" for name, count in result["files"].items() if count))
-    audit = result["audit"]
-    print(
-        f"audit:    {audit['lines']} lines for {audit['requests']} answers, {audit['died_with_the_process']} died with a killed process, agrees: {audit['agrees']}"
-    )
+    print("\n".join(audit_text(result["audit"], result["outages"], SHOWN)))
     print(
         f"\n{'process':12}{'lives':>6}{'watched s':>11}{'MiB':>9}{'most':>9}{'MiB/h':>9}{'fds':>6}{'most':>6}{'fds/h':>8}{'threads':>9}{'most':>6}{'thr/h':>8}"
     )
@@ -229,8 +228,6 @@ def show(result: dict[str, Any]) -> None:
                 f"{row['threads']:9}{row['threads_most']:6}{cell(row['threads_per_hour'], '+.1f'):>8}"
             )
     print("\nlargest:  " + ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in result["log_bytes_most"].items() if size > 10_000))
-    for record in audit["examples"][:SHOWN]:
-        print(f"NOT IN THE AUDIT: {record['kind']} {record['status']} {record['verdict']} {record['detail']} {since_fault(record, result['outages'])}")
     for record in result["unexplained"][:SHOWN]:
         print(f"UNEXPLAINED: {record['kind']} {record['verdict']}: {record['detail']}")
     for fault in faults_of(result):
@@ -264,7 +261,6 @@ def main() -> int:
                 problem = str(stopped) or "interrupted"
             for part in (soak.watch, traffic, soak.files):
                 part.end()
-            time.sleep(1)  # the last audit lines
             result = soak.as_json(warm_up_seconds) | {"problem": problem}
         result["left_by_stop"] = service.stop_problem
     if options.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from benchmarks.under_load.verdict import Verdict
@@ -12,7 +13,6 @@ from benchmarks.under_load.verdict import Verdict
 GATHER_SECONDS = 1.0
 """The gate writes its audit lines some hundredths of a second after the answers; those of a process that is killed meanwhile die with it.
 On a busy machine the thread that writes may come late. A process that ends by itself has no such excuse."""
-SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -65,66 +65,102 @@ def unexplained(records: Iterable[Record], outages: Sequence[Outage]) -> list[Re
     ]
 
 
+class Gap(StrEnum):
+    """How an answer and the audit can differ. Only the first is right, and explained by the kill."""
+
+    DIED = "died_with_the_process"
+    """The gate's process was killed outright while it had the request or its line: the line died with it."""
+    MISSING = "missing"
+    DOUBLED = "doubled"
+    OTHER_STATUS = "other_status"
+    DAMAGED = "damaged_lines"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One of them, in words. ``record`` is None for a line that cannot be read: nobody knows whose it was."""
+
+    gap: Gap
+    words: str
+    record: Record | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"gap": self.gap.value, "words": self.words, "record": asdict(self.record) if self.record else None}
+
+
 @dataclass(frozen=True)
 class AuditAccount:
-    """``requests`` had an answer of any status; each must have one line. ``died``: their lines died with a killed process."""
+    """``requests`` had an answer of any status; each must have one line, of that status. ``lines`` are those of requests of ours.
+
+    A request without an answer (nobody listened, the connection broke before a status came) may have a line or none.
+    """
 
     requests: int
     lines: int
-    missing: tuple[Record, ...]
-    died: tuple[Record, ...]
-    doubled: tuple[Record, ...]
-    different: tuple[Record, ...]
-    damaged_lines: int
+    differences: tuple[Difference, ...]
 
     @property
     def agrees(self) -> bool:
-        return not (self.missing or self.doubled or self.different or self.damaged_lines)
+        return all(difference.gap is Gap.DIED for difference in self.differences)
 
     def as_json(self) -> dict[str, Any]:
+        counts = Counter(difference.gap for difference in self.differences)
+        unexplained_first = sorted(self.differences, key=lambda difference: difference.gap is Gap.DIED)
         return {
             "requests": self.requests,
             "lines": self.lines,
-            "missing": len(self.missing),
-            "died_with_the_process": len(self.died),
-            "doubled": len(self.doubled),
-            "other_status": len(self.different),
-            "damaged_lines": self.damaged_lines,
+            **{gap.value: counts[gap] for gap in Gap},
             "agrees": self.agrees,
-            "examples": [*map(asdict, self.missing[:SHOWN]), *map(asdict, self.different[:SHOWN])],
+            "differences": [difference.as_json() for difference in unexplained_first],
         }
 
 
-def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] | None], kills: Sequence[tuple[float, float]]) -> AuditAccount:
+def compare_audit(records: Iterable[Record], lines: Iterable[Mapping[str, Any] | str], kills: Sequence[tuple[float, float]]) -> AuditAccount:
     """
     Args:
-        lines: of the audit; None for one that cannot be read. Those with ids of nobody here are passed over.
+        lines: of the audit; of one that cannot be read, where it is. Those with ids of nobody here are passed over.
         kills: when the gate's process was killed outright: not before the one moment (monotonic seconds) and not after the other.
     """
     by_id: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    damaged = 0
+    found: list[Difference] = []
     for line in lines:
-        if line is None:
-            damaged += 1
+        if isinstance(line, str):
+            found.append(Difference(Gap.DAMAGED, f"a line that cannot be read: {line}"))
         else:
             by_id[str(line.get("id"))].append(line)
-    answered = 0
-    mine = 0
-    missing, died, doubled, different = [], [], [], []
+    answered = mine = 0
     for record in records:
-        found = by_id.get(record.id, [])
-        mine += len(found)
-        if len(found) > 1:
-            doubled.append(record)
-        if record.status is None:
-            continue
-        answered += 1
-        if not found:
-            excused = any(record.sent <= last and first - GATHER_SECONDS <= record.ended for first, last in kills)
-            (died if excused else missing).append(record)
-        elif found[0].get("status") != record.status:
-            different.append(record)
-    return AuditAccount(answered, mine, tuple(missing), tuple(died), tuple(doubled), tuple(different), damaged)
+        told = [line.get("status") for line in by_id.get(record.id, [])]
+        mine += len(told)
+        answered += record.status is not None
+        difference = _difference(record, told, kills)
+        found += [difference] if difference else []
+    return AuditAccount(answered, mine, tuple(found))
+
+
+def _difference(record: Record, told: Sequence[Any], kills: Sequence[tuple[float, float]]) -> Difference | None:
+    if len(told) > 1:
+        return Difference(Gap.DOUBLED, f"{len(told)} lines for one request, of the statuses {', '.join(map(str, told))}", record)
+    if record.status is None:
+        return None
+    if told:
+        other = told[0] != record.status
+        return Difference(Gap.OTHER_STATUS, f"the client had {record.status}, its line says {told[0]}", record) if other else None
+    if any(record.sent <= last and first - GATHER_SECONDS <= record.ended for first, last in kills):
+        return Difference(Gap.DIED, f"the client had {record.status}; the line died with the process that was killed", record)
+    return Difference(Gap.MISSING, f"the client had {record.status}, and there is no line", record)
+
+
+def audit_text(audit: Mapping[str, Any], outages: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """The account as JSON has it, a line for itself and one for each difference."""
+    died = f"{audit[Gap.DIED]} died with a killed process"
+    lines = [f"audit: {audit['lines']} lines for {audit['requests']} answers, {died}, agrees: {audit['agrees']}"]
+    for difference in audit["differences"][:most]:
+        record, right = difference["record"], difference["gap"] == Gap.DIED
+        what = (record["kind"], record["verdict"], record["detail"], since_fault(record, outages), f"id {record['id']}") if record else ()
+        lines.append(f"{'audit differs, rightly' if right else 'AUDIT DIFFERS'}: {', '.join(filter(None, (difference['words'], *what)))}")
+    left = len(audit["differences"]) - most
+    return [*lines, *([f"... and {left} more differences: --json has them all"] if left > 0 else [])]
 
 
 def since_fault(record: Mapping[str, Any], outages: Sequence[Mapping[str, Any]]) -> str:

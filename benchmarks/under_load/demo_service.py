@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.under_load.accounts import AuditAccount
 from qwen_fp8_ops.service.log_files import last_lines
 from tests.live.service import LiveService
 from tests.live.test_faults import session_of
@@ -19,6 +20,7 @@ from tests.live.test_faults import session_of
 PATIENCE_SECONDS = 900.0
 MODEL = "qwen3-vl-fp8"
 POLL_SECONDS = 0.05
+LINES_SECONDS = 20.0
 
 
 class NotBackError(RuntimeError):
@@ -72,14 +74,19 @@ class DemoService(LiveService):
         """Its attempt before this one: did its server end well, or was it killed?"""
         return any("Application shutdown complete" in line for line in last_lines(self.home / "logs/service.log.1", 200))
 
-    def audit_lines(self) -> Iterator[dict[str, Any] | None]:
-        """All that are kept, the rotated files too; None for one that is no JSON."""
+    def audit_lines(self) -> Iterator[dict[str, Any] | str]:
+        """All that are kept, the rotated files too; of one that is no JSON object where it is, and how it begins."""
         for path in sorted((self.home / "logs").glob("audit.jsonl*")):
-            for line in path.read_text(errors="replace").splitlines():
+            for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
                 try:
-                    yield json.loads(line)
+                    value = json.loads(line)
                 except ValueError:
-                    yield None
+                    value = None
+                yield value if isinstance(value, dict) else f"{path.name} line {number}: {line[:80]!r}"
+
+    def hangs(self) -> list[tuple[float, float]]:
+        """When the supervisor took the engine for hung: it is then killed, whatever it was about to write."""
+        return [(event["moment"], event["moment"]) for event in self.all_events() if event["event"] == "program-hangs" and event["name"] == "engine0"]
 
     def log_bytes(self) -> dict[str, int]:
         """By file; those of a rotated log are added up."""
@@ -113,6 +120,14 @@ def running(service: DemoService) -> Iterator[DemoService]:
         service.stop_problem = "" if stopped.returncode == 0 else stopped.stderr
     finally:
         service.close()
+
+
+def agreed(audit: Callable[[], AuditAccount]) -> AuditAccount:
+    """The account once it agrees, or as it is when the lines have had their time: the gate writes them after the answers, and late when the machine is busy."""
+    deadline = time.monotonic() + LINES_SECONDS
+    while not (found := audit()).agrees and time.monotonic() < deadline:
+        time.sleep(1)
+    return found
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience_seconds: float = PATIENCE_SECONDS) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import click
@@ -26,6 +27,7 @@ def qwen_fp8(call: Call) -> None:
 
 def main() -> None:
     """Entry point of the ``qwen-fp8`` command and of ``python -m qwen_fp8_ops``."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -48,6 +50,13 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         _tell(OpsError("Interrupted.", code="interrupted"), speak_json)
         return ExitCode.INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Where a stream was closed by whoever called us (``2>&-``), the next file we open would take its place, and be written into."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 # it stays
 
 
 def _tell(error: OpsError, speak_json: bool) -> None:

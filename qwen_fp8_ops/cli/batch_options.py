@@ -72,7 +72,7 @@ def batch_options(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..
         click.option("--retry-failed", is_flag=True, help="Ask again what failed before; else only what is new is asked."),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N inputs."),
         click.option("--shard", type=_shard, metavar="I/N", help="Only the I-th of N shares, for job arrays; --merge puts them together."),
-        click.option("--merge", is_flag=True, help="Put the results of all shares together, and ask nothing."),
+        click.option("--merge", is_flag=True, help="Put the results of all shares together, and ask nothing; --overwrite forgets an earlier whole."),
         click.option("--format", type=click.Choice(FORMATS), default="json", show_default=True, help="Form of the result."),
         click.option(
             "--max-pixels", type=click.IntRange(1024), default=MODEL_PIXELS, show_default=True, metavar="N", help="Reduce larger images to so many pixels."
@@ -107,8 +107,17 @@ def batch_options(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..
 def _refuse_contradictions(batch: BatchOptions) -> None:
     if batch.server_url and batch.job:
         raise click.UsageError("--server-url and --job both name a service; give one of them.")
-    if batch.merge and (batch.shard or batch.overwrite or batch.retry_failed):
-        raise click.UsageError("--merge asks nothing: it goes with neither --shard nor --overwrite nor --retry-failed.")
+    if batch.merge and (batch.shard or batch.retry_failed):
+        raise click.UsageError("--merge asks nothing: it goes with neither --shard nor --retry-failed.")
+
+
+def unicode_text(text: str) -> str:
+    """An option's type: what the service can be sent. What is not UTF-8 on the command line would else fail once for every input."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8 text.") from None
+    return text
 
 
 def _shard(text: str) -> Shard:

@@ -14,6 +14,7 @@ from qwen_fp8_ops.cli.batch_screen import screen_for
 from qwen_fp8_ops.cli.batch_service import Service, service_of
 from qwen_fp8_ops.client.batch.contact import Contact, make_contact
 from qwen_fp8_ops.client.batch.files import ResultFiles, safe_name
+from qwen_fp8_ops.client.batch.folder import readable
 from qwen_fp8_ops.client.batch.inputs import Selection
 from qwen_fp8_ops.client.batch.item import Inputs, Recipe
 from qwen_fp8_ops.client.batch.journal import Journal
@@ -24,6 +25,7 @@ from qwen_fp8_ops.client.batch.run import RunOptions, carry_out
 from qwen_fp8_ops.client.batch.tally import Tally
 from qwen_fp8_ops.client.request import Limits
 from qwen_fp8_ops.errors import ExitCode, OpsError
+from qwen_fp8_ops.outside.files import MOVE_THE_RUN
 from qwen_fp8_ops.report.words import duration
 
 if TYPE_CHECKING:
@@ -37,13 +39,19 @@ USUAL_CONCURRENCY = 8
 @dataclass
 class Finished:
     """``journal`` is open for reading until the block ends. ``error``: why the run ended early, to be raised when what there is has
-    been published. ``notes`` are for a person.
+    been published. ``notes`` are for a person. ``not_again``: options that the command must not have when it is to go on from here.
     """
 
     journal: Journal
     tally: Tally
     error: OpsError | None = None
     notes: tuple[str, ...] = ()
+    not_again: tuple[str, ...] = ()
+
+    def same_command(self, *options: str) -> str:
+        """How to go on: ``The same command without --overwrite and with --retry-failed``."""
+        without = f"without {' and '.join(self.not_again)}" if self.not_again else ""
+        return " ".join(["The same command", " and ".join(words for words in (without, *(f"with {option}" for option in options)) if words)]).rstrip()
 
 
 class Batch:
@@ -93,13 +101,20 @@ class Batch:
         Raises:
             OpsError: it could not begin. One that ended it early is in ``Finished.error``.
         """
-        if self._options.merge:
-            with self._merged(inputs, files) as finished:
+        try:
+            with self._merged(inputs, files) if self._options.merge else self._asked(inputs, recipe, files) as finished:
+                if finished.error:
+                    _name_output_dir(finished.error)
                 yield finished
-            return
+        except OpsError as error:
+            _name_output_dir(error)
+            raise
+
+    @contextmanager
+    def _asked(self, inputs: Inputs, recipe: Recipe, files: ResultFiles) -> Iterator[Finished]:
         service, _ = self._reach()
         with Journal(files.journal, recipe, overwrite=self._options.overwrite) as journal:
-            finished = Finished(journal, Tally())
+            finished = Finished(journal, Tally(), not_again=("--overwrite",) if self._options.overwrite else ())
             selection = Selection(inputs, self._options.shard, self._options.limit)
             with screen_for(finished.tally, self._call.say) as say:
                 try:
@@ -110,12 +125,13 @@ class Batch:
 
     @contextmanager
     def _merged(self, inputs: Inputs, files: ResultFiles) -> Iterator[Finished]:
-        journal, absent = merge_shards(files)
+        overwrite = self._options.overwrite
+        journal, absent = merge_shards(files, overwrite=overwrite)
         with journal:
             tally = Tally()
             count_kept(journal, Selection(inputs, None, self._options.limit), tally)
             notes = tuple(f"Share {shard.number}/{shard.of} has left nothing here." for shard in absent)
-            yield Finished(journal, tally, notes=notes)
+            yield Finished(journal, tally, notes=notes, not_again=("--merge", "--overwrite") if overwrite else ("--merge",))
 
     def _run_options(self, service: Service) -> RunOptions:
         options, target = self._options, service.target
@@ -135,6 +151,11 @@ def result_files(batch: BatchOptions, kind: str, name: str, stem: str) -> Result
     return ResultFiles(batch.output_dir / kind / name, stem, batch.shard)
 
 
+def _name_output_dir(error: OpsError) -> None:
+    """Results do not lie where the service's files do, and QWEN_FP8_HOME would not move them."""
+    error.fix = error.fix.replace(MOVE_THE_RUN, ". The same command then goes on, without --overwrite; in another --output-dir it would begin anew.")
+
+
 def _job_ends_at(text: str) -> float | None:
     """SLURM tells a job's end in its environment, in seconds of the epoch."""
     return float(text) if text.isdecimal() else None
@@ -145,8 +166,8 @@ def as_json(finished: Finished, files: ResultFiles, **more: Any) -> dict[str, An
     return {
         "ok": exit_code(finished) is ExitCode.DONE,
         **more,
-        "journal": str(files.journal),
-        "problems_file": str(files.problems) if files.problems.exists() else None,
+        "journal": readable(files.journal),
+        "problems_file": readable(files.problems) if files.problems.exists() else None,
         **finished.tally.as_json(),
         "error": finished.error.as_json() if finished.error else None,
     }
@@ -160,7 +181,7 @@ def as_text(finished: Finished, files: ResultFiles, what: str, result: Path) -> 
     """
     tally = finished.tally
     asked = tally.answered + tally.failed
-    lines = [f"{tally.done - tally.all_failed} {what}" + (f" of {tally.total}" if tally.total is not None else "") + f": {result}"]
+    lines = [f"{tally.done - tally.all_failed - tally.empty} {what}" + (f" of {tally.total}" if tally.total is not None else "") + f": {result}"]
     if asked:
         lines.append(
             f"  {asked} asked in {duration(tally.seconds)}: {asked / tally.seconds:.1f} items/s, {tally.completion_tokens / tally.seconds:.0f} tokens/s"
@@ -169,16 +190,16 @@ def as_text(finished: Finished, files: ResultFiles, what: str, result: Path) -> 
         lines.append(f"  {tally.kept} done before")
     if tally.all_failed:
         codes = ", ".join(f"{count} {code}" for code, count in tally.problems.most_common(5))
-        lines.append(f"  {tally.all_failed} failed ({codes}). The same command with --retry-failed asks for these again.")
+        lines.append(f"  {tally.all_failed} failed ({codes}). {finished.same_command('--retry-failed')} asks for these again.")
     if tally.truncated:
         spent = f"; {tally.empty} answers are empty: thinking took every token" if tally.empty else ""
         lines.append(f"  {tally.truncated} cut by the token limit{spent}. Allow more: --max-tokens N --overwrite")
     elif tally.empty:
-        lines.append(f"  {tally.empty} empty answers")
-    if files.problems.exists():
+        lines.append(f"  {tally.empty} came back empty")
+    if files.problems.exists() and (tally.all_failed or tally.truncated or tally.empty):
         lines.append(f"  Which ones: {files.problems}")
-    if tally.total is not None and tally.done < tally.total:
-        lines.append(f"  {tally.total - tally.done} not done yet. The same command goes on from here.")
+    if tally.missing:
+        lines.append(f"  {tally.missing} not done yet. {finished.same_command()} goes on from here.")
     return "\n".join([*lines, *(f"  {note}" for note in finished.notes)])
 
 
@@ -187,4 +208,4 @@ def exit_code(finished: Finished) -> ExitCode:
         return finished.error.exit_code
     if finished.tally.interrupted:
         return ExitCode.INTERRUPTED
-    return ExitCode.FAILED if finished.tally.all_failed else ExitCode.DONE
+    return ExitCode.FAILED if finished.tally.all_failed or finished.tally.missing else ExitCode.DONE

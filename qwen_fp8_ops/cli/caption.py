@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwen_fp8_ops.cli.batch_options import BatchOptions, batch_options
+from qwen_fp8_ops.cli.batch_options import BatchOptions, batch_options, unicode_text
 from qwen_fp8_ops.cli.common import Call, shared_options
 from qwen_fp8_ops.errors import ExitCode
 
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {"images": ("image",), "videos": ("video",)
 )
 @click.option("--dataset-path", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder that holds the images.")
 @click.option("--prompt-style", "styles", type=click.Choice(STYLES, case_sensitive=False), multiple=True, help="May be repeated; default: SIMPLE.")
-@click.option("--prompt", metavar="TEXT", help="Ask this instead; the result is called MODEL_custom, or see --name.")
+@click.option("--prompt", type=unicode_text, metavar="TEXT", help="Ask this instead; the result is called MODEL_custom, or see --name.")
 @click.option("--prompt-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The same, from a file; - is standard input.")
 @click.option("--name", metavar="NAME", help="Call the result MODEL_NAME instead of MODEL_STYLE.")
 @click.option("--recursive", is_flag=True, help="Subfolders too; captions then go by path.")
@@ -45,7 +45,7 @@ def caption(call: Call, dataset_path: Path, batch: BatchOptions, **options: Any)
     """
     from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, result_files
     from qwen_fp8_ops.client.batch.captions import publish_captions
-    from qwen_fp8_ops.client.batch.folder import check_folder
+    from qwen_fp8_ops.client.batch.folder import check_folder, readable
     from qwen_fp8_ops.client.batch.images import require_pillow
     from qwen_fp8_ops.client.batch.inputs import Selection
     from qwen_fp8_ops.client.batch.item import Recipe
@@ -66,7 +66,7 @@ def caption(call: Call, dataset_path: Path, batch: BatchOptions, **options: Any)
         recipe = Recipe("caption", "" if batch.merge else service.model, prompt, sampling=batch.sampling(), max_pixels=batch.max_pixels)
         with service.run(folder, recipe, files) as finished:
             result = publish_captions(finished.journal, Selection(folder, batch.shard), files, batch.format)
-            value = as_json(finished, files, name=name, result=str(result))
+            value = as_json(finished, files, name=name, result=readable(result))
             write_json(files.summary, {"schema": 1, **value})
             values.append(value)
             call.say(as_text(finished, files, f"captions ({name})", result))
@@ -117,6 +117,6 @@ def _folder(root: Path, prompt: str, options: dict[str, Any]) -> Folder:
     folder = Folder(root, prompt, options["recursive"], options["patterns"], frozenset(KINDS[options["media"]]))
     if next(iter(folder), None) is None:
         deeper = Folder(root, prompt, True, options["patterns"], folder.kinds)
-        hint = " Its subfolders do: --recursive." if not folder.recursive and next(iter(deeper), None) else ""
+        hint = " Links to folders are not followed." if folder.recursive else " Its subfolders do: --recursive." if next(iter(deeper), None) else ""
         raise click.UsageError(f"{root} holds no {options['media'] if options['media'] != 'all' else 'images or videos'} to caption.{hint}")
     return folder

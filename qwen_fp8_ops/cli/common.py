@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -66,7 +67,9 @@ class Call:
 
     def say(self, text: str = "") -> None:
         """Talk for a person: stderr, so that stdout stays data."""
-        print(text, file=sys.stderr, flush=True)
+        # Whoever read it may be gone, as ``tee`` is when Ctrl+C ends it first; what is being done is not to end with that.
+        with contextlib.suppress(BrokenPipeError):
+            print(text, file=sys.stderr, flush=True)
 
     def console(self, settings: Settings) -> Console:
         """What a start speaks through. With --json the status object is the result, given on stdout when the service is ready."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwen_fp8_ops.cli.batch_options import BatchOptions, batch_options
+from qwen_fp8_ops.cli.batch_options import BatchOptions, batch_options, unicode_text
 from qwen_fp8_ops.cli.common import Call, shared_options
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 @click.option("--question-path", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Questions: parquet, JSON Lines or CSV.")
 @click.option("--dataset-path", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder that the images' paths begin at.")
 @click.option("--skip-bad", is_flag=True, help="Leave out rows that are no usable question; else nothing is asked.")
-@click.option("--instruction", metavar="TEXT", help="Say this behind every question; default: to answer in \\boxed{}, where a question does not say how.")
+@click.option(
+    "--instruction",
+    type=unicode_text,
+    metavar="TEXT",
+    help="Say this behind every question; default: to answer in \\boxed{}, where a question does not say how.",
+)
 @click.option("--repeat", "times", type=click.IntRange(1, 100), default=1, show_default=True, metavar="N", help="Ask N times; the majority counts.")
 @click.option("--circular", is_flag=True, help="Ask with every rotation of the choices; all must be answered right.")
 @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="X", help="For open questions: numbers may differ by this share; 0.01 is 1 %.")
@@ -47,6 +52,7 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
     """
     from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, result_files
     from qwen_fp8_ops.client.batch.captions import publish_problems
+    from qwen_fp8_ops.client.batch.folder import readable
     from qwen_fp8_ops.client.batch.images import require_pillow
     from qwen_fp8_ops.client.batch.inputs import Selection
     from qwen_fp8_ops.client.batch.item import Recipe
@@ -76,7 +82,7 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
         facts = Facts(model, question_path, dataset_path, service.server_url, sheet.bad, options["tolerance"])
         published = publish_qa(finished.journal, whole, files, facts, batch.format, with_report=options["report"])
         publish_problems(finished.journal, Selection(whole), files)
-        paths = {"result": str(published.result), "metrics_file": str(published.metrics_file), "report": str(published.report) if published.report else None}
+        paths = {name: readable(path) if path else None for name, path in published.files}
         value = as_json(finished, files, **paths, metrics=published.metrics)
         write_json(files.summary, {"schema": 1, **value})
         call.say(as_text(finished, files, "answers", published.result))
@@ -105,8 +111,8 @@ def _read(call: Call, questions: Path, dataset: Path, *, skip_bad: bool) -> Shee
 
 
 def _text(published: Published, wrong: Iterable[Verdict]) -> str:
+    from qwen_fp8_ops.client.batch.folder import readable
     from qwen_fp8_ops.client.batch.qa.words import as_text, errors_as_text
 
-    files = (("results", published.result), ("metrics", published.metrics_file), ("report", published.report))
-    paths = "\n".join(f"{name:<8} {path}" for name, path in files if path)
+    paths = "\n".join(f"{name.removesuffix('_file'):<8} {readable(path)}" for name, path in published.files if path)
     return "\n\n".join(part for part in (as_text(published.metrics), errors_as_text(wrong), paths) if part)

@@ -43,7 +43,7 @@ def submit_client(call: Call, request: ClientRequest, *, dry_run: bool) -> int:
     job = _client_job(call, request)
     refuse_folder(job.home)
     refuse_folder(job.folder)
-    merge = replace(job, words=(*job.words, "--merge"), shares=None, service_job=None, name=f"{job.name}-merge") if job.shares else None
+    merge = replace(job, words=_merge_words(job), shares=None, service_job=None, name=f"{job.name}-merge") if job.shares else None
     if dry_run:
         scripts = [client_script(job), *([client_script(replace(merge, after="JOB"))] if merge else [])]
         call.give({"schema": 1, "ok": True, "scripts": scripts}, "\n".join(scripts).removesuffix("\n"))
@@ -58,6 +58,11 @@ def submit_client(call: Call, request: ClientRequest, *, dry_run: bool) -> int:
     )
     call.give({"schema": 1, "ok": True, "job_id": job_id, "merge_job_id": merge_id, "log": str(log)}, text)
     return ExitCode.DONE
+
+
+def _merge_words(job: ClientJob) -> tuple[str, ...]:
+    """Those of the shares, but for what is about asking alone."""
+    return (*(word for word in job.words if word != "--retry-failed"), "--merge")
 
 
 def _submit(call: Call, job: ClientJob) -> str:
@@ -125,6 +130,8 @@ def _check_words(request: ClientRequest) -> None:
     for word in request.words:
         if word.partition("=")[0] in ("--shard", "--merge"):
             raise click.UsageError(f"{word} is set for each job by --array N.")
+        if word.partition("=")[0] == "--server-url" and request.job:
+            raise click.UsageError("--server-url and --job both name a service; give one of them.")
     seconds = parse.seconds(request.time)
     if seconds is not None and seconds <= NOTICE_SECONDS:
         raise click.UsageError(f"--time {request.time} leaves no time to work: {NOTICE_SECONDS} s before its end the job is told to save what it has.")

@@ -66,7 +66,7 @@ def read_reply(body: bytes, headers: Mapping[str, str], root: str) -> Reply:
     return Reply(
         answer=_text(message, "content"),
         reasoning=_reasoning(message),
-        finish_reason=choice.get("finish_reason"),
+        finish_reason=_text(choice, "finish_reason") or None,
         usage=_usage(value),
         tool_calls=tuple(calls),
         model=_text(value, "model"),
@@ -124,7 +124,7 @@ class Gatherer:
         choice = _first_choice(value, self.root)
         if choice is None:
             return  # the last chunk carries the usage and no choice
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._finish_reason = _text(choice, "finish_reason") or self._finish_reason
         piece = choice.get("delta")
         if not isinstance(piece, dict):
             return
@@ -161,7 +161,7 @@ class Gatherer:
 def _json(body: bytes, root: str) -> dict[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise bad_answer(root, body[:200].decode("utf-8", "replace") or "an empty body")

@@ -128,7 +128,7 @@ def _server_words(body: bytes) -> tuple[str, bool]:
     """What an error's body says, on one line, and whether it is about the model's name. Knows vLLM's and FastAPI's forms; else the text."""
     try:
         value: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _printable(body.decode("utf-8", "replace")), False
     error = value.get("error", value) if isinstance(value, dict) else value
     if not isinstance(error, dict):

@@ -24,7 +24,7 @@ PASSED_ON = frozenset({"http", "https", "data"})
 
 
 class MediaError(OpsError):
-    """A file that cannot be sent. Codes: no-such-file, unreadable-file, empty-file, not-a-file, wrong-media, too-large, bad-url."""
+    """A file that cannot be sent. Codes: no-such-file, unreadable-file, empty-file, not-a-file, wrong-media, missing-package, too-large, bad-url."""
 
     default_code = "bad-media"
 

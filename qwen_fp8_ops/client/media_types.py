@@ -33,7 +33,9 @@ BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 QUICKTIME_ATOMS = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 """What films made before the ``ftyp`` atom begin with."""
 
-STILL_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"})
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+STILL_BRANDS = HEIC_BRANDS | AVIF_BRANDS | {b"mif1", b"msf1"}
 
 OTHERS = (
     (b"%PDF", "a PDF document"),
@@ -62,6 +64,14 @@ def detect(head: bytes) -> MediaType | None:
         brand = head[8:12]
         return QUICKTIME if brand == b"qt  " else None if brand in STILL_BRANDS or brand.startswith(b"M4A") else MP4
     return QUICKTIME if head[4:8] in QUICKTIME_ATOMS else None
+
+
+def still_brands(head: bytes) -> frozenset[bytes]:
+    """What a HEIF file (HEIC, AVIF) calls itself: its ``ftyp`` box has a main brand, which may be general, and others. Empty for the rest."""
+    if head[4:8] != b"ftyp" or head[8:12] not in STILL_BRANDS:
+        return frozenset()
+    box = head[8 : max(12, int.from_bytes(head[:4]))]
+    return frozenset(box[at : at + 4] for at in range(0, len(box), 4)) & STILL_BRANDS
 
 
 def describe(head: bytes) -> str:

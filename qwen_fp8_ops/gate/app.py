@@ -17,6 +17,7 @@ from qwen_fp8_ops.gate.asgi import App, Headers, Receive, Scope, Send, send_answ
 from qwen_fp8_ops.gate.audit import AuditLog
 from qwen_fp8_ops.gate.config import GATE_VARIABLE
 from qwen_fp8_ops.gate.in_flight import InFlight
+from qwen_fp8_ops.gate.keys import SUPERVISOR
 from qwen_fp8_ops.gate.live import LiveRules
 from qwen_fp8_ops.gate.media_budget import CURRENT, MediaBudget
 from qwen_fp8_ops.gate.passage import Passage
@@ -30,8 +31,6 @@ from qwen_fp8_ops.outside.files import read_json
 SANE_ID = re.compile(rb"[!#-\[\]-~]{1,128}")
 """A client's own request id: visible ASCII, without the quote and the backslash that JSON writes otherwise: one `grep` then finds it in
 the audit and in the engine's log."""
-SUPERVISOR = "supervisor"
-"""Whose key it is that the supervisor makes anew at each start."""
 PROBE = PROBE_HEADER.lower().encode()
 PUBLIC_STATE = ("state", "since", "model", "url", "load")
 LONGEST_ROUTE = 200
@@ -178,12 +177,14 @@ class Gate:
         scope = dict(visit.scope)
         scope["headers"] = [header for header in visit.scope["headers"] if header[0] not in ours] + list(ours.items())
         CURRENT.set(MediaBudget(self._rules.config.media.most_bytes))  # the server runs each request in a context of its own
+        returned = False
         try:
             await self._app(scope, visit.receive, visit.send)
-        except Exception:
-            # The server's own error handling is outside of us and answers; here it only has to be on record.
-            visit.status = visit.status or 500
-            raise
+            returned = True
+        finally:
+            if not returned:
+                # It failed, or was cut off by the server's end. The server's own error handling, outside of us, answers; this is the record.
+                visit.status = visit.status or 500
 
     def _service(self) -> bytes:
         config = self._rules.config

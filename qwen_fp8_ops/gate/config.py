@@ -27,7 +27,7 @@ HEADER_SAFE = re.compile(r"[0-9A-Za-z:+.-]{1,64}")
 class GateConfig:
     """The gate's rules.
 
-    ``ends_at`` is ISO 8601; ``keys_files`` are files of ``name:key`` lines; ``audit`` and ``state`` are paths. A
+    ``ends_at`` is ISO 8601; ``keys_files`` are files of ``name:key`` lines, the first the supervisor's own; ``audit`` and ``state`` are paths. A
     ``rate_limit_per_minute`` of 0 is no limit. A ``default_max_tokens`` of 0 leaves requests as they are; it must not be larger
     than the context, or vLLM refuses every request that gives no limit of its own. ``log_format`` is the audit's: text or json.
     ``poison`` is the file of requests to refuse, ``in_flight`` the folder where running ones are recorded; empty: neither is done.

@@ -16,10 +16,15 @@ from qwen_fp8_ops.errors import OpsError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 KEY = re.compile(r"[!-~]{8,512}")
 MAX_FILE_BYTES = 1 << 20
+SUPERVISOR = "supervisor"
+"""The name of the key that the supervisor makes anew at each start. Its probes are neither limited nor in the audit."""
 
 
-def read_keys(path: Path) -> dict[str, str]:
+def read_keys(path: Path, *, own: bool = False) -> dict[str, str]:
     """The keys of one file by name. Empty lines and lines that begin with # are skipped; a key may hold colons.
+
+    Args:
+        own: it is the file that the supervisor writes. No key of another may bear its name.
 
     Raises:
         OpsError: missing, unreadable, not a plain file, readable by others, or a line is not ``name:key`` (code ``bad-keys-file``).
@@ -35,6 +40,8 @@ def read_keys(path: Path) -> dict[str, str]:
             raise bad(
                 f"Line {number} of {path} is not name:key (a name of letters, digits and . _ @ -, a key of 8 to 512 characters without spaces)", f"Edit {path}"
             )
+        if name == SUPERVISOR and not own:
+            raise bad(f"Line {number} of {path} gives the name {name}, which is the service's own", f"Edit {path}: another name")
         if name in keys:
             raise bad(f"Line {number} of {path} gives the name {name} a second time", f"Edit {path}: each name once")
         if key in keys.values():

@@ -11,7 +11,8 @@ from qwen_fp8_ops.gate.keys import read_keys
 
 SETTLE_SECONDS = 0.5
 """A file that is written in place is empty, then half of itself, before it is whole: it is read once it has kept still so long.
-One that was put in its place by a rename is whole, and read at once."""
+One that was put in its place by a rename is whole, and read at once; not so an empty one, for some editors move the old file away,
+make a new one and then write to that."""
 
 logger = logging.getLogger("qwen_fp8_ops.gate")
 
@@ -19,10 +20,11 @@ Stamp = tuple[int, int, int, int]
 
 
 class KeysFile:
-    """``keys`` by name, as the file last said them; empty until it could be read."""
+    """``keys`` by name, as the file last said them; empty until it could be read. ``own``: the supervisor writes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, own: bool = False) -> None:
         self.path = path
+        self._own = own
         self.keys: dict[str, str] = {}
         self._read: Stamp | None | str = "never"
         self._seen: Stamp | None | str = "never"
@@ -45,7 +47,7 @@ class KeysFile:
         # The stamp was taken before the file is read, so a change in between is seen at the next look.
         self._read = found
         try:
-            keys = read_keys(self.path)
+            keys = read_keys(self.path, own=self._own)
         except OpsError as error:
             left = f"the {len(self.keys)} read before stay in force" if self.keys else "no key in it opens"
             logger.warning("%s; %s. %s", error.message, left, error.fix)
@@ -57,7 +59,12 @@ class KeysFile:
 
     def _is_new(self, found: Stamp | None) -> bool:
         """Another file than the one that was read, and not the same one rewritten? Also true at first, and of one that was not there."""
-        return self._read == "never" or (found is not None and (self._read is None or found[0] != self._read[0]))
+        if self._read == "never":
+            return True
+        if found is None:
+            return False
+        inode, _, _, size = found
+        return size > 0 and (self._read is None or inode != self._read[0])
 
 
 def stamp(path: Path) -> Stamp | None:

@@ -82,7 +82,7 @@ class LiveRules:
         moved = [file.path for file in self._keys_files] != wanted
         if moved:
             known = {file.path: file for file in self._keys_files}
-            self._keys_files = [known.get(path) or KeysFile(path) for path in wanted]
+            self._keys_files = [known.get(path) or KeysFile(path, own=not number) for number, path in enumerate(wanted)]
         changed = [file.look(now) for file in self._keys_files]
         if moved or any(changed):
             self.keys = KeyRing({key: name for file in self._keys_files for name, key in file.keys.items()})

@@ -48,8 +48,8 @@ class Refused:
         """None when the value is no record."""
         try:
             found = cls(**{name: kind(value[name]) for name, kind in KINDS.items()})
-            datetime.fromisoformat(found.until)
-        except (KeyError, TypeError, ValueError):
+            _ = found.is_over
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         return found
 

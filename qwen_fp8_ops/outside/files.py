@@ -12,6 +12,8 @@ from typing import Any
 
 from qwen_fp8_ops.errors import OpsError
 
+MOVE_THE_RUN = ", or move the run with QWEN_FP8_HOME=/other/folder."
+
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Replace ``path`` in one step: a reader sees the old text or the new one, never half of it.
@@ -101,5 +103,5 @@ def write_error(path: Path, error: OSError) -> OpsError:
     return OpsError(
         f"Cannot write {path}: {error.strerror}",
         code="cannot-write",
-        fix=f"Check space and rights (`df -h {folder}`, `ls -ld {folder}`), or move the run with QWEN_FP8_HOME=/other/folder.",
+        fix=f"Check space and rights (`df -h {folder}`, `ls -ld {folder}`){MOVE_THE_RUN}",
     )

@@ -95,11 +95,15 @@ class Jail:
             if error.errno in ABSENT:
                 return None
             raise
-        real = os.readlink(f"/proc/self/fd/{descriptor}")
-        if not self._holds(real):
+        try:
+            real = os.readlink(f"/proc/self/fd/{descriptor}")
+            if self._holds(real):
+                return Found(descriptor, real)
+        except OSError:  # a file server that does not answer fails even to say what the file is
             os.close(descriptor)
-            return None
-        return Found(descriptor, real)
+            raise
+        os.close(descriptor)
+        return None
 
     def _holds(self, real: str) -> bool:
         return real == self.root or (real.startswith(self._prefix) and "/." not in real[len(self._prefix) - 1 :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -32,17 +33,22 @@ class CrashBook:
         """Before the first engine starts: forget what earlier ones left in flight. Their process numbers may come again, and each left a file."""
         shutil.rmtree(self._in_flight, ignore_errors=True)
 
-    def note(self, program: str, session: int, how: str, *, seconds: float, attempt: Callable[[Callable[[], None]], bool]) -> list[Refused]:
+    def note(self, program: str, session: int, how: str, *, served: bool, seconds: float, attempt: Callable[[Callable[[], None]], bool]) -> list[Refused]:
         """Write down the requests that the engine of that session had; those that ran at the crash before as well are returned, and
         refused from now on.
 
         Args:
+            served: was it ready? One that was not counts as a crash only when it had requests: clients who ask again and again are
+                let in as soon as it listens, which is before we find it ready.
             seconds: a request that failed so long ago failed by this crash.
             attempt: writes, and tells it when that fails (``Recorder.attempt``).
         """
         running = {request.sha256: request for request in recorded(self._in_flight, session, since=time.time() - seconds)}
         for file in list(files_of(self._in_flight, session)):
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that is read-only now, or lies on a server that is gone: the service goes on
+                file.unlink()
+        if not running and not served:
+            return []
         moment = time.time()
         now = clock.iso(moment)
         crashes, refused = self._read()

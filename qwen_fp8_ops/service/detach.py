@@ -76,7 +76,7 @@ def restart(request: Request, supervisor: Identity, paths: RunPaths, talk: Talk)
     Raises:
         OpsError: the new start failed. Where the plan before was taken up again, the service is ready all the same.
     """
-    generation = (read_json(paths.state) or {}).get("generation", 0)
+    generation = (_state_of(paths, supervisor) or {}).get("generation", 0)
     request.write(paths)
     process.send(supervisor, RESTART_SIGNAL)
     while supervisor.alive:

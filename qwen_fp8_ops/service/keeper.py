@@ -223,8 +223,7 @@ class Keeper:
         self._forget_process(child)
         found = self._post_mortem.examine(child, returncode, self.plan, served=served)
         words = process.exit_in_words(returncode)
-        if served:
-            self._crashed(child, words, DYING_SECONDS)
+        self._crashed(child, words, DYING_SECONDS, served=served)
         self.recorder.event("program-died", name=child.program.name, how=words, code=found.code, cause=list(found.lines))
         if found.code in CACHE_TO_BLAME and (cache := self.crew.weight_cache) and cache.running:
             self._forget_process(cache)
@@ -237,14 +236,15 @@ class Keeper:
         self.recorder.attempt(lambda: dump(child.members(), Path(child.program.log), stacks, self._pause))
         self.recorder.event("program-hangs", name=child.program.name, seconds=seconds, problem=child.problem, stacks=str(stacks))
         self._forget_process(child)
-        self._crashed(child, "it hung", seconds + DYING_SECONDS)
+        self._crashed(child, "it hung", seconds + DYING_SECONDS, served=True)
         self._start_again(child, f"it gave no sign of life for {seconds} s; its stacks are in {stacks}")
 
-    def _crashed(self, child: Child, how: str, seconds: float) -> None:
+    def _crashed(self, child: Child, how: str, seconds: float, *, served: bool) -> None:
         """Note which requests it had or failed within these seconds; one that ran at the crash before, too, is refused from now on."""
         if not child.program.is_engine or child.identity is None:
             return
-        for refused in self._crashes.note(child.program.name, child.identity.pid, how, seconds=seconds, attempt=self.recorder.attempt):
+        session, attempt = child.identity.pid, self.recorder.attempt
+        for refused in self._crashes.note(child.program.name, session, how, served=served, seconds=seconds, attempt=attempt):
             self.recorder.event("request-refused", **refused.as_json())
             self.talk.say(f"A request that ran at two crashes is refused until {refused.until}: {self.paths.poison} has it as {refused.id}.", level="warning")
 

@@ -67,7 +67,8 @@ def _ask(supervisor: Identity, paths: RunPaths, progress: Callable[[str], None],
     deadline = clock.monotonic() + (FORCED_SECONDS if force else own_limits + ladder.KILL_SECONDS + GPU_MEMORY_SECONDS + MARGIN_SECONDS)
     # Inside a job a SIGTERM is SLURM's, which kills soon after: the supervisor would not take the time to drain.
     number = signal.SIGINT if supervisor.job_id else signal.SIGTERM
-    process.send(supervisor, number)
+    if force or not _is_asked(paths, supervisor):  # a second signal would be taken for haste, and running requests be cut off
+        process.send(supervisor, number)
     if force:
         time.sleep(0.3)  # two signals at once would be taken for one
         process.send(supervisor, number)
@@ -79,6 +80,12 @@ def _ask(supervisor: Identity, paths: RunPaths, progress: Callable[[str], None],
             return
         progress(str(_recorded(paths.state).get("state", "stopping")))
         time.sleep(0.1)
+
+
+def _is_asked(paths: RunPaths, supervisor: Identity) -> bool:
+    """Has somebody else asked this supervisor to stop already?"""
+    state = _recorded(paths.state)
+    return state.get("stop_asked") is True and Identity.from_json(state.get("supervisor")) == supervisor
 
 
 def _clear(paths: RunPaths, say: Callable[[str], None], *, just_stopped: bool) -> tuple[str, ...]:

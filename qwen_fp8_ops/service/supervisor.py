@@ -8,10 +8,10 @@ loop does returns quickly, but for the two waits of a stop (drain, end), which g
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from qwen_fp8_ops.config.paths import RunPaths
@@ -20,6 +20,7 @@ from qwen_fp8_ops.outside import clock
 from qwen_fp8_ops.outside.process import Identity
 from qwen_fp8_ops.plan.launch import LaunchPlan
 from qwen_fp8_ops.plan.situation import expected_memory
+from qwen_fp8_ops.service import shortage
 from qwen_fp8_ops.service.changeover import Changeover, Request
 from qwen_fp8_ops.service.child import Child, Life
 from qwen_fp8_ops.service.devices import confined
@@ -30,6 +31,7 @@ from qwen_fp8_ops.service.keeper import Keeper
 from qwen_fp8_ops.service.outcome import Failure, Outcome, find_leftovers, gpu_memory_used
 from qwen_fp8_ops.service.post_mortem import PostMortem
 from qwen_fp8_ops.service.record import Recorder
+from qwen_fp8_ops.service.shortage import patiently
 from qwen_fp8_ops.service.snapshot import Rates, children_facts
 from qwen_fp8_ops.service.states import ENDED, SERVING, State
 from qwen_fp8_ops.service.talk import Talk
@@ -39,8 +41,6 @@ from qwen_fp8_ops.slurm.allocation import Allocation
 from qwen_fp8_ops.slurm.script import notice_seconds
 
 TICK_SECONDS = 0.25
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-"""Open files, memory, processes: of these there may be some again, and the programs are better watched badly than not at all."""
 
 
 class Supervisor:
@@ -94,9 +94,7 @@ class Supervisor:
             try:
                 self._round()
             except OSError as error:
-                if error.errno not in SHORTAGES:
-                    raise
-                self.recorder.tell_once(f"The machine has no more for us: {error.strerror}; it is tried again")
+                self.recorder.tell_once(shortage.words(error))
             self.pause(TICK_SECONDS)
             if self.restart_asked:
                 self._restart_engines()
@@ -176,7 +174,7 @@ class Supervisor:
     def _change_to(self, plan: LaunchPlan, *, keep_weights: bool) -> bool:
         """False when a stop was asked for meanwhile."""
         for child in self.keeper.crew.leaving(plan, keep_weights=keep_weights):
-            self.ending.end(child)
+            self._end(child)
         if self.stop_asked:
             return False
         self.plan, self.planned_memory = plan, expected_memory(plan, self.paths, os.environ)
@@ -228,6 +226,7 @@ class Supervisor:
     def _shut_down(self) -> Outcome:
         """The stop ladder: close the gate, let requests finish, end the programs, prove it."""
         began = clock.monotonic()
+        self._write()
         at_end = self.plan.settings.slurm_at_end if self.end_is_near and not self.stop_asked else "stop"
         successor = self.wall_time.chain(at_end, self.paths, self.talk.say)
         if successor:
@@ -238,10 +237,11 @@ class Supervisor:
             State.STOPPING, self.keeper.failure.error.message if self.keeper.failure else "the wall time is near" if self.end_is_near else "asked to"
         )
         self._write()
-        not_ended = [member for child in self.keeper.crew.in_order_of_end for member in self.ending.end(child)]
-        not_ended += self.ending.end_strays(self.children)
+        not_ended = [member for child in self.keeper.crew.in_order_of_end for member in self._end(child)]
+        not_ended += patiently(lambda: self.ending.end_strays(self.children), self.pause, self.recorder.tell_once)
         self.pause(0)  # no zombie of ours is left to whoever comes after us
-        leftovers = find_leftovers(self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause)
+        look = partial(find_leftovers, self.plan, self.paths, not_ended, self.gpu_memory_before, self.pause)
+        leftovers = patiently(look, self.pause, self.recorder.tell_once)
         outcome = Outcome(self.keeper.failure, self.keeper.ready_once, leftovers, requeue=self.wall_time.requeues(at_end))
         self.recorder.event("stopped", seconds=round(clock.monotonic() - began, 2), leftovers=list(outcome.leftovers))
         self.recorder.move(outcome.state, "; ".join(outcome.leftovers))
@@ -252,13 +252,16 @@ class Supervisor:
         """A defect of ours ended the loop: its traceback is on its way up, and no program may go on unwatched."""
         self.stop_asked = 2
         for child in self.keeper.crew.in_order_of_end:
-            self.ending.end(child)
+            self._end(child)
         self.keeper.failure = Failure(
             State.FAILED, OpsError("The supervisor failed; its log has the traceback", code="defect", fix=f"See {self.paths.supervisor_log}")
         )
         self.recorder.move(State.STOPPING)
         self.recorder.move(State.FAILED, "defect")
         self._write(Outcome(self.keeper.failure, self.keeper.ready_once, ()))
+
+    def _end(self, child: Child) -> list[Identity]:
+        return patiently(lambda: self.ending.end(child), self.pause, self.recorder.tell_once)
 
     def _drain(self) -> None:
         """Admit nothing new and wait for the requests that run, as long as DRAIN_TIMEOUT allows."""
@@ -291,6 +294,7 @@ class Supervisor:
             **children_facts(self.children, self.rates),
             "slurm": self.allocation.as_json() if self.allocation else None,
             "supervisor": self.me.as_json(),
+            "stop_asked": self.stop_asked > 0,
             "leftovers": list(outcome.leftovers) if outcome else [],
             "error": {**error.as_json(), "exit_code": int(error.exit_code)} if error else None,
         }

@@ -56,16 +56,26 @@ class Wakeups:
 
 
 def reap(children: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Collect every process that ended: the given children, and orphans that the kernel gave us as their subreaper."""
+    """Collect every process that ended: the given children, and orphans that the kernel gave us as their subreaper.
+
+    What a thread of ours runs (``squeue``) is in our own session, and the thread's to collect: of a process that somebody else has
+    collected, ``subprocess`` says that it ended well.
+    """
     mine = {child.pid: child for child in children}
+    for child in mine.values():
+        child.poll()
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            if ended.si_pid in mine:
+                mine.pop(ended.si_pid).poll()
+            elif os.getsid(ended.si_pid) != os.getsid(0):
+                os.waitpid(ended.si_pid, os.WNOHANG)
+            else:
+                return  # it is shown first until its thread has it; then come the others
         except ChildProcessError:
             return
-        if ended is None:
-            return
-        if ended.si_pid in mine:
-            mine.pop(ended.si_pid).poll()
-        else:
-            os.waitpid(ended.si_pid, os.WNOHANG)
+        except ProcessLookupError:
+            continue  # its thread was quicker

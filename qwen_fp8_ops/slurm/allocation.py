@@ -104,7 +104,10 @@ def end_of(job_id: str) -> str | None:
     Raises:
         OpsError: the controller does not tell.
     """
-    return parse.moment(ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip())
+    told = ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip()
+    if not told:
+        raise OpsError(f"squeue says nothing of job {job_id}", code="slurm-silent")
+    return parse.moment(told)
 
 
 def _adopting_job() -> str | None:

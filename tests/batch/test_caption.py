@@ -108,6 +108,14 @@ def test_several_styles_and_forms(captioner: Captioner, capsys: pytest.CaptureFi
     assert sum(prompts.values()) == 24  # another form asks nothing again
 
 
+def test_an_odd_finish_reason_costs_no_table(captioner: Captioner, capsys: pytest.CaptureFixture[str], server: QuickServer) -> None:
+    from pyarrow import parquet
+
+    server.script = lambda ask: Say(body=b'{"choices": [{"message": {"content": "yes"}, "finish_reason": 7}]}')
+    assert told(capsys, *call(captioner, "--format", "parquet"))[0] == 0
+    assert parquet.read_table(captioner.file("_simple.parquet"))["caption"].to_pylist() == ["yes"] * 12
+
+
 def test_own_prompts(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("Wie heißt das?\n")
     assert told(capsys, *call(captioner, "--prompt-file", str(tmp_path / "prompt.txt"), "--limit", "2"))[0] == 0
@@ -137,12 +145,24 @@ def test_failures_are_records_and_never_captions(captioner: Captioner, capsys: p
     server.script = by_content
     code, _, err = told(capsys, *call(captioner))
     assert code == 1
+    assert "9 captions (simple) of 12" in err
     assert "2 failed (" in err
     assert "--retry-failed asks for these again" in err
     code, _, err = told(capsys, *call(captioner, "--retry-failed"))
     assert (code, len(captioner.captions)) == (1, 10)
     assert "1 failed (1 wrong-media)" in err
     assert Path(captioner.file("_simple.summary.json")).exists()
+
+
+def test_a_broken_image_that_was_taken_away_is_nobodys_problem_any_more(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = captioner.images / "0003.png"
+    broken.write_bytes(b"no picture")
+    assert told(capsys, *call(captioner))[0] == 1
+    assert captioner.file("_simple.problems.jsonl").exists()
+    broken.unlink()
+    code, _, err = told(capsys, *call(captioner))
+    assert (code, "Which ones" in err, captioner.file("_simple.problems.jsonl").exists()) == (0, False, False)
+    assert len(captioner.captions) == 11
 
 
 def test_folders_within_folders(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,8 +184,9 @@ def test_folders_within_folders(captioner: Captioner, capsys: pytest.CaptureFixt
         (["--dataset-path", "nowhere"], "nowhere does not exist"),
         (["--prompt", "a", "--prompt-style", "SHORT"], "Give one of"),
         (["--prompt", " "], "The prompt is empty"),
+        (["--prompt", os.fsdecode(b"caf\xe9")], "not UTF-8 text"),
         (["--shard", "5/4"], "from 1/4 to 4/4"),
-        (["--merge", "--overwrite"], "asks nothing"),
+        (["--merge", "--retry-failed"], "asks nothing"),
         (["--job", "1"], "both name a service"),
         (["--pattern", "*.gif"], "holds no images to caption"),
         (["--max-tokens", "0"], "allowed is"),
@@ -180,6 +201,13 @@ def test_what_cannot_work_is_said_at_once(captioner: Captioner, capsys: pytest.C
     assert not out
     assert "Traceback" not in err
     assert server.asked == 0
+
+
+def test_a_folder_of_links_to_folders_says_why_it_is_empty(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "train").symlink_to(captioner.images)
+    code, _, err = told(capsys, *call(captioner), "--dataset-path", str(tmp_path / "links"), "--recursive")
+    assert (code, "Links to folders are not followed." in err) == (2, True)
 
 
 def test_a_hint_to_the_subfolders(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -217,11 +245,24 @@ def test_shares_come_together_as_one_run(captioner: Captioner, capsys: pytest.Ca
     shared.file("_simple.journal.jsonl").unlink()
     words = ["--dataset-path", str(shared.images), "--output-dir", str(shared.output), "--model-name", FOLDER, "--merge"]
     code, _, err = told(capsys, *words)
+    assert code == 1  # half a data set is not done
     assert "Share 1/2 has left nothing here." in err
     assert f"{len(first)} not done yet" in err or f"{len(first) + 1} not done yet" in err
+    assert "The same command without --merge goes on from here." in err
     told(capsys, *call(shared))
     assert shared.file().read_bytes() == whole
     assert told(capsys, *words, "--name", "other")[0] == 1
+
+
+def test_shares_that_were_done_anew_replace_what_was_put_together_before(captioner: Captioner, capsys: pytest.CaptureFixture[str], server: QuickServer) -> None:
+    assert told(capsys, *call(captioner, "--max-tokens", "9"))[0] == 0
+    server.script = lambda ask: answer("Once more.")
+    for number in (1, 2):
+        assert told(capsys, *call(captioner, "--shard", f"{number}/2", "--overwrite"))[0] == 0
+    code, _, err = told(capsys, *call(captioner, "--merge"))
+    assert (code, "max_tokens: 9 -> 256" in err) == (2, True)
+    assert told(capsys, *call(captioner, "--merge", "--overwrite"))[0] == 0
+    assert [*captioner.captions.values()] == ["Once more."] * 12
 
 
 def test_killed_at_any_moment_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
@@ -255,13 +296,13 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
 def test_ctrl_c_finishes_what_is_on_its_way_and_saves(tmp_path: Path) -> None:
     with serving(lambda ask: answer("yes", pause=0.3)) as server:
         captioner = Captioner(make_images(tmp_path / "images", 200), tmp_path / "output", server.url)
-        process = captioner.spawn("--concurrency", "4")
+        process = captioner.spawn("--concurrency", "4", "--overwrite")
         wait_for(lambda: server.asked > 8 and server.at_once == 4, "it works", 120)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "4 requests are on their way and are waited for" in err
-        assert "The same command goes on from here" in err
+        assert "The same command without --overwrite goes on from here" in err  # with it, all of this would be lost
         assert len(captioner.captions) == server.asked
     with serving(lambda ask: Say(hang=True)) as server:
         captioner.url = server.url
@@ -273,6 +314,49 @@ def test_ctrl_c_finishes_what_is_on_its_way_and_saves(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 130
+
+
+def test_ctrl_c_that_ends_the_reader_first_is_still_heard(tmp_path: Path) -> None:
+    """As in ``qwen-fp8 caption ... 2>&1 | tee log``: tee dies of the same Ctrl+C."""
+    with serving(lambda ask: answer("yes", pause=0.3)) as server:
+        captioner = Captioner(make_images(tmp_path / "images", 200), tmp_path / "output", server.url)
+        process = captioner.spawn("--concurrency", "2")
+        assert process.stderr and process.stdout
+        wait_for(lambda: server.asked > 4, "it works", 120)
+        process.stderr.close()
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        assert server.asked < 150
+        assert len(captioner.captions) == server.asked
+
+
+def test_with_closed_streams_it_works_and_writes_into_no_file_of_ours(captioner: Captioner) -> None:
+    command = [sys.executable, "-m", "qwen_fp8_ops", "caption", *call(captioner)]
+    done = subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *command], cwd=CHECKOUT, timeout=120)
+    assert done.returncode == 0
+    assert len(captioner.captions) == 12
+    assert len(captioner.file("_simple.journal.jsonl").read_text().splitlines()) == 13
+
+
+def test_names_that_are_no_text_and_names_that_are_long(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    odd = Captioner(captioner.images.rename(tmp_path / os.fsdecode(b"caf\xe9")), tmp_path / os.fsdecode(b"out \xe9"), captioner.url)
+    odd.images.joinpath("0000.png").rename(odd.images / ("x" * 251 + ".png"))
+    for words in ([], ["--json"]):
+        code, out, _ = told(capsys, *call(odd, *words))
+        assert (code, "out \\xe9" in out or "out \\\\xe9" in out) == (0, True)
+        out.encode()
+    assert len(odd.captions) == 12
+    assert told(capsys, *call(odd, "--name", "長" * 120, "--shard", "1/1000"))[0] == 0
+
+
+def test_a_folder_that_takes_no_result_is_told_with_the_option_for_another(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
+    captioner.output.write_text("a file")
+    code, _, err = told(capsys, *call(captioner), "--output-dir", str(captioner.output / "deep"))
+    assert code == 1
+    assert "Cannot write" in err
+    assert "--output-dir" in err
+    assert "QWEN_FP8_HOME" not in err
 
 
 MEASURED = """
@@ -357,14 +441,34 @@ sys.exit(run(sys.argv[1:]))
 def test_the_items_of_a_folder_are_found_as_they_are_needed(tmp_path: Path) -> None:
     make_images(tmp_path / "a", 2)
     make_images(tmp_path / "b", 1)
-    (tmp_path / "c").mkdir(mode=0o000)
     items = iter(Folder(tmp_path, "Look.", recursive=True))
     assert next(items) == Item("a/0000.png", "Look.", next(iter(Folder(tmp_path / "a", ""))).media)
     assert [next(items).id, next(items).id] == ["a/0001.png", "b/0000.png"]
-    if os.geteuid() != 0:
-        with pytest.raises(OpsError, match="cannot be read"):
-            next(items)
-    (tmp_path / "c").chmod(0o700)
+    with pytest.raises(OpsError, match="cannot be read"):
+        next(iter(Folder(tmp_path / "nowhere", "Look.")))
+
+
+def test_a_link_to_nothing_and_a_subfolder_that_cannot_be_read_fail_alone(
+    captioner: Captioner, capsys: pytest.CaptureFixture[str], server: QuickServer
+) -> None:
+    (captioner.images / "0000 link.png").symlink_to("nowhere.png")
+    (captioner.images / "0001 link.png").symlink_to("0001.png")
+    (captioner.images / "a link that is no picture").symlink_to("nowhere")
+    gone = make_images(captioner.images / "gone", 1)
+
+    def script(ask: Ask) -> Say:
+        if gone.exists():  # while the first ones are asked; the items are found as they are needed
+            shutil.rmtree(gone)
+        return by_content(ask)
+
+    server.script = script
+    make_images(captioner.images / "a", 400)
+    code, _, err = told(capsys, *call(captioner, "--recursive", "--concurrency", "1"))
+    assert code == 1
+    assert "2 failed (2 no-such-file)" in err
+    problems = [json.loads(line) for line in captioner.file("_simple.problems.jsonl").read_text().splitlines()]
+    assert [problem["id"] for problem in problems] == ["0000 link.png", "gone/"]
+    assert len(captioner.captions) == 12 + 1 + 400
 
 
 def test_the_server_is_asked_for_the_model_it_has(captioner: Captioner, server: QuickServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,21 @@ def test_a_type_that_the_service_does_not_take_is_sent_as_another() -> None:
     assert colour(opened(fitted.data), 0.2, 0.5) == "red"
 
 
+@pytest.mark.skipif("HEIF" in Image.OPEN, reason="this Pillow reads HEIC")
+@pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic"])
+def test_heic_names_the_package_that_it_needs(brands: bytes) -> None:
+    with pytest.raises(MediaError, match=r"holiday.heic is HEIC.*pip install pillow-heif") as caught:
+        fit(struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(500), "holiday.heic", MODEL_PIXELS)
+    assert caught.value.code == "missing-package"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_file_of_a_type_that_is_sent_as_another_is_told_as_damaged() -> None:
+    with pytest.raises(MediaError) as caught:
+        fit(encoded(two_halves(), "AVIF")[:60], "x.avif", MODEL_PIXELS)
+    assert caught.value.code == "broken-image"
+
+
 def test_an_animation_is_its_first_picture(tmp_path: Path) -> None:
     data = encoded(two_halves(800, 400), "GIF", save_all=True, append_images=[Image.new("RGB", (800, 400), "white")])
     assert colour(opened(fit(data, "x", 128 * 64).data), 0.2, 0.5) == "red"
@@ -120,6 +135,7 @@ def test_an_animation_is_its_first_picture(tmp_path: Path) -> None:
     [
         (b"just text", "wrong-media", "text that begins with 'just text'"),
         (b"%PDF-1.7", "wrong-media", "a PDF document"),
+        (encoded(two_halves(), "EPS"), "wrong-media", "%!PS"),  # whoever draws it runs it
         (b"\x89PNG\r\n\x1a\n", "broken-image", "damaged"),
         (encoded(two_halves(), "PNG")[:-30], "broken-image", "damaged"),
         (encoded(two_halves(300, 300), "JPEG")[:-30], "broken-image", "truncated"),
@@ -167,7 +183,7 @@ def test_damage_never_does_more_than_be_told(form: str, max_pixels: int) -> None
         try:
             fit(data, "x", max_pixels)
         except MediaError as error:
-            assert error.code in ("broken-image", "wrong-media", "too-large")  # noqa: PT017
+            assert error.code in ("broken-image", "wrong-media", "too-large", "missing-package")  # noqa: PT017
 
 
 def test_the_command_line_has_the_same_budget() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -131,14 +132,29 @@ def test_only_one_process_writes_it(tmp_path: Path) -> None:
 
 
 def test_a_writer_of_another_host_is_not_judged(tmp_path: Path) -> None:
-    path = tmp_path / "j"
+    path = tmp_path / "it's" / "j"
+    path.parent.mkdir()
     stranger = process.Identity("node042", "boot", 4711, 1, "99")
     lock.acquire(lock_of(path), stranger)
     with pytest.raises(OpsError) as caught:
         Journal(path, RECIPE)
     assert caught.value.code == "journal-in-use"
     assert "node042 (pid 4711, job 99)" in caught.value.message
-    assert str(lock_of(path)) in caught.value.fix
+    assert shlex.split(caught.value.fix.partition(": ")[2]) == ["rm", str(lock_of(path))]
+
+
+def test_a_job_that_slurm_starts_again_on_another_node_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j"
+    write(path, [outcome("a")])
+    lock.acquire(lock_of(path), process.Identity("node042", "boot", 4711, 1, "99"))
+    for job_id, restarts in (("99", "0"), ("98", "1")):
+        monkeypatch.setenv("SLURM_JOB_ID", job_id)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(OpsError, match="node042"):
+            Journal(path, RECIPE)
+    monkeypatch.setenv("SLURM_JOB_ID", "99")
+    with Journal(path, RECIPE) as journal:
+        assert journal.find("a") == outcome("a")
 
 
 def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
@@ -160,8 +176,11 @@ def test_a_full_disk_is_told_and_heals(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(OpsError, match="No space left"):
             journal.append(outcome("b"))
         monkeypatch.undo()
+        journal.append(outcome("c"))  # one that was on its way comes back when there is room again
+        assert journal.find("c") == outcome("c")
     with Journal(path, RECIPE) as journal:
-        assert [each.id for each in journal] == ["a"]
+        assert [each.id for each in journal] == ["a", "c"]
+        assert journal.damaged == 0
 
 
 def test_every_parameter_and_every_prompt_makes_another_request() -> None:

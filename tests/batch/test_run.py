@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -102,6 +104,8 @@ HEALING = [
     error(408),
     Say(body=b"garbage", status=200),
     Say(body=b'{"choices": [{"message": 5}]}'),
+    Say(body=b"[" * 300_000),
+    Say(500, b"[" * 300_000),
     Say(body=b"x" * 500, cut=100),
     Say(cut=0),
     Say(hang=True),
@@ -338,7 +342,9 @@ def test_the_model_that_is_asked_for() -> None:
     assert caught.value.fix == "It has: first, second"
 
 
-@pytest.mark.parametrize("page", [b"", b"[]", b"{}", b"null", b'{"gate": 1, "service": 2}', b"<html>", b'{"gate": {"draining": false}, "service": null}'])
+@pytest.mark.parametrize(
+    "page", [b"", b"[]", b"{}", b"null", b'{"gate": 1, "service": 2}', b"<html>", b'{"gate": {"draining": false}, "service": null}', b"[" * 300_000]
+)
 def test_a_page_that_says_nothing_stops_nobody(page: bytes) -> None:
     assert phase(200, page) == ""
 
@@ -350,6 +356,50 @@ def test_the_end_of_our_own_job_is_kept_in_mind(tmp_path: Path) -> None:
     assert "Stopping: this job's time is nearly over." in said
     assert 0 < tally.answered < 1000
     assert len(outcomes(tmp_path / "j")) == tally.answered
+
+
+def test_what_does_not_come_before_the_end_of_our_own_job_is_given_up(tmp_path: Path) -> None:
+    """SLURM would kill us while we wait for it, and nothing would be published."""
+    with serving(lambda ask: answer("x") if ask.number < 5 else Say(hang=True)) as server:
+        tally, said = run_batch(tmp_path / "j", server.url, texts(20), ends_at=time.time() + 31.5, limits=Limits(read_seconds=20))
+    assert said[-1] == "Giving up 4 requests that are still on their way: this job's time is over."
+    assert (tally.interrupted, tally.answered, len(outcomes(tmp_path / "j"))) == (True, 5, 5)
+
+
+def test_a_third_ctrl_c_does_not_hit_what_the_second_one_left_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, saving = Journal.sync, threading.Event()
+
+    def interrupted_sync(journal: Journal) -> None:
+        if saving.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+        sync(journal)
+
+    def press_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: any("Ctrl+C again" in line for line in said), "the first was heard")
+        saving.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def script(ask: Ask) -> Say:
+        if ask.number == 5:
+            threading.Thread(target=press_twice).start()
+        return by_content(ask) if ask.number < 5 else Say(hang=True)
+
+    monkeypatch.setattr(Journal, "sync", interrupted_sync)
+    said: list[str] = []
+    tally = Tally()
+    with serving(script) as server:
+        journal = Journal(tmp_path / "j", RECIPE)
+        carry_out(texts(20), RECIPE, journal, lambda: Endpoint(server.url), options(concurrency=1), tally, said.append)
+        saving.clear()
+        journal.close()
+    assert (tally.interrupted, tally.answered) == (True, 5)
+
+
+def test_a_wait_that_no_outage_takes_is_not_waited() -> None:
+    assert 20 <= retry.wait_seconds(1, 20) <= 22
+    assert retry.wait_seconds(1, 1e8) <= 330
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import recovery, soak
+from benchmarks.under_load import demo_service
 from benchmarks.under_load.accounts import Record, compare_audit, totals
 from benchmarks.under_load.verdict import Verdict
 from benchmarks.under_load.vitals import growth
@@ -49,6 +51,33 @@ def test_the_table_of_a_recovery_has_every_figure(capsys: pytest.CaptureFixture[
     assert "sent 1, answered whole 1" in told and "silent 0" in told and "agrees: True" in told
     assert "was killed: 1" in told
     assert "UNEXPLAINED: text silent: nothing came" in told
+
+
+def test_a_recovery_and_a_soak_name_what_the_audit_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = compare_audit([GOOD], [], []).as_json()
+    recovery.show(
+        {"medians": {}, "requests": totals([GOOD]), "audit": lacking, "unexplained": [], "outages": [], "forced_stops_of_plain_restarts": 0},
+    )
+    soak.show(soaked(audit=lacking))
+    assert capsys.readouterr().out.count("AUDIT DIFFERS: the client had 200, and there is no line, text, answered whole") == 2
+
+
+def test_lines_that_come_late_are_waited_for_and_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_service.time, "sleep", lambda seconds: None)
+    lacking, whole = compare_audit([GOOD], [], []), compare_audit([GOOD], [{"id": "a", "status": 200}], [])
+    looks = iter([lacking, lacking, whole])
+    assert demo_service.agreed(lambda: next(looks)) is whole
+    monkeypatch.setattr(demo_service, "LINES_SECONDS", 0.0)
+    assert demo_service.agreed(lambda: lacking) is lacking
+
+
+def test_a_line_that_cannot_be_read_is_told_by_its_place(tmp_path: Path) -> None:
+    service = demo_service.DemoService(tmp_path)
+    logs = service.home / "logs"
+    logs.mkdir()
+    (logs / "audit.jsonl").write_text('{"id": "a"}\n{"id": "b\n')
+    (logs / "audit.jsonl.1").write_text("[1]\n")
+    assert list(service.audit_lines()) == [{"id": "a"}, """audit.jsonl line 2: '{"id": "b'""", "audit.jsonl.1 line 1: '[1]'"]
 
 
 def test_a_quiet_soak_is_a_success_and_its_table_is_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,8 +87,14 @@ def test_what_an_array_would_run_makes_one_result(commands: Commands, tmp_path: 
             _bash(tmp_path / "script-101", SLURM_ARRAY_TASK_ID=number)
         _bash(tmp_path / "script-102")
         assert server.asked == 10
-    captions = json.loads((tmp_path / f"output/captions/{FOLDER}/{FOLDER}_short.json").read_text())
-    assert list(captions) == [f"{number:04d}.png" for number in range(10)]
+        captions = json.loads((tmp_path / f"output/captions/{FOLDER}/{FOLDER}_short.json").read_text())
+        assert list(captions) == [f"{number:04d}.png" for number in range(10)]
+        # Other settings, and so all of it again: the job that puts the shares together must take these words, too.
+        assert run([*CAPTION, "--array", "2", "--server-url", server.url, "--max-tokens", "9", "--overwrite", "--retry-failed"]) == 0
+        for number in ("1", "2"):
+            _bash(tmp_path / "script-103", SLURM_ARRAY_TASK_ID=number)
+        _bash(tmp_path / "script-104")
+        assert server.asked == 20
 
 
 def _bash(script: Path, **environ: str) -> None:
@@ -113,6 +119,7 @@ def test_a_dry_run_submits_nothing(commands: Commands, tmp_path: Path, capsys: p
         (["submit", "--qa", "--dataset-path", "x"], "Missing option '--question-path'"),
         ([*CAPTION, "--shard", "1/2"], "--array N"),
         ([*CAPTION, "--time", "00:02:00"], "leaves no time to work"),
+        ([*CAPTION, "--job", "9", "--server-url", "http://node042:8000"], "both name a service"),
         ([*CAPTION, "--wait"], "are for the service"),
         (["submit", "--partition", "cpu"], "SLURM_ keys of config.env"),
         (["submit", "--dry-runn"], "No such option: --dry-runn"),

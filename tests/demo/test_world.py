@@ -139,19 +139,18 @@ def test_a_multiple_choice_has_one_right_letter() -> None:
         turn = questions.choice(scene, random)
         options = dict(line.split(". ", 1) for line in turn.question.splitlines()[1:5])
         assert len(set(options.values())) == 4
-        assert turn.thought.endswith(f"It is {options[turn.truth]}: {turn.truth}.")
+        assert turn.thought.endswith(f"It is {options[turn.truth]} {turn.truth}.")
         assert turn.answer in (turn.truth, f"It is {options[turn.truth]}: \\boxed{{{turn.truth}}}")
 
 
-def test_a_drill_asks_for_every_letter_once() -> None:
+def test_a_drill_asks_for_every_letter_twice() -> None:
     for seed in SEEDS:
-        for turn in examples.make_to_look_up(Random(seed)).turns:
-            *options, task = turn.question.splitlines()
-            letters = dict(reversed(option.split(". ", 1)) for option in options)
-            asked = task.removeprefix("Write the letters of ").removesuffix(".").split(", ")
-            assert sorted(asked) == sorted(letters)
-            assert turn.answer == f"It is {', '.join(f'{word}: {letters[word]}' for word in asked)}."
-            assert turn.truth == "".join(letters[word] for word in asked)
+        (turn,) = examples.make_to_look_up(Random(seed)).turns
+        *options, _task = turn.question.splitlines()
+        letters = dict(reversed(option.split(". ", 1)) for option in options)
+        said = [pair.rsplit(" ", 1) for pair in turn.answer.removeprefix("It is ").removesuffix(".").split(", ")]
+        assert sorted(word for word, _ in said) == sorted([*letters] * 2)
+        assert [letter for _, letter in said] == [letters[word] for word, _ in said] == list(turn.truth)
 
 
 def test_about_one_half_of_the_answers_come_after_a_thought() -> None:

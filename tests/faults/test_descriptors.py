@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
 from tests.faults.load import Load
 from tests.faults.service import FaultyService
 from tests.faults.table import Row
@@ -50,6 +51,28 @@ def test_no_descriptor_is_left(service: FaultyService, victim: str, row: Row) ->
     service.wait_answers()
     assert (service.victim(victim), service.core()) == (pid, core)
     service.stop()
+    assert service.left() == []
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.sample), RESTART_SIGNAL], ids=["stop", "restart"])
+def test_asked_while_the_supervisor_has_no_descriptor(service: FaultyService, number: signal.Signals, row: Row) -> None:
+    stopping = number == signal.SIGTERM
+    row.fault = f"supervisor: no descriptor left, then {'a stop' if stopping else 'a restart'}"
+    row.ended = "stopped when there are some again, nothing left" if stopping else "restarted when there are some again"
+    service.started()
+    service.watch.look()
+    assert service.process
+    old = service.victim("API server")
+    with no_descriptors(service.process.pid):
+        service.signal(number)
+        time.sleep(DROUGHT_SECONDS)
+        assert service.process.poll() is None, service.said()
+    if not stopping:
+        wait_for(lambda: service.replaced("engine0", old), "the restart goes on", 120)
+        service.wait_answers()
+        service.watch.look()
+        service.signal(signal.SIGTERM)
+    assert service.ended()[0] == 0
     assert service.left() == []
 
 

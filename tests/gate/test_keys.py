@@ -66,6 +66,14 @@ def test_a_bad_line_is_named_by_its_number_and_never_shown(tmp_path: Path, text:
     assert "hunter2" not in caught.value.message + caught.value.fix
 
 
+def test_the_supervisors_name_is_its_own(tmp_path: Path) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\nsupervisor:hunter2hunter2\n")
+    with pytest.raises(OpsError, match=r"Line 2 of .* gives the name supervisor, which is the service's own") as caught:
+        read_keys(path)
+    assert "another name" in caught.value.fix
+    assert "supervisor" in read_keys(path, own=True)
+
+
 def test_binary_rubbish_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OpsError, match="UTF-8"):
         read_keys(private(tmp_path / "keys", b"\xff\xfe\x00"))
@@ -173,6 +181,21 @@ def test_an_emptied_file_opens_for_nobody(tmp_path: Path) -> None:
     file.look(0.0)
     put(path, "# nobody\n")
     assert file.look(1.0) and file.keys == {}
+
+
+def test_a_file_that_an_editor_has_just_made_anew_is_not_taken_for_an_emptied_one(tmp_path: Path) -> None:
+    path = private(tmp_path / "keys", "alice:first-secret\n")
+    file = KeysFile(path)
+    file.look(0.0)
+    path.rename(tmp_path / "keys~")
+    private(path, "")
+    assert not file.look(1.0) and file.keys == {"alice": "first-secret"}
+    path.write_text("alice:first-secret\nbob:second-secret\n")
+    assert file.look(1.1) and set(file.keys) == {"alice", "bob"}
+    path.rename(tmp_path / "keys~")
+    private(path, "")
+    assert not file.look(2.0)
+    assert file.look(2.0 + SETTLE_SECONDS) and file.keys == {}, "it was meant so"
 
 
 def test_rotation_under_load_costs_no_request_of_a_key_that_did_not_change(home: Any, app: Any, serve: Callable[..., Any]) -> None:

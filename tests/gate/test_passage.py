@@ -114,6 +114,7 @@ def test_poison_is_refused_until_it_lapses_or_is_lifted(tmp_path: Path, in_fligh
 
 
 def test_a_damaged_record_is_passed_over() -> None:
-    assert Refused.from_json({**record(BODY).as_json(), "until": "tomorrow"}) is None
+    for key, value in (("until", "tomorrow"), ("until", "0001-01-01T00:00:00"), ("body_bytes", float("inf")), ("media", "many")):
+        assert Refused.from_json({**record(BODY).as_json(), key: value}) is None, value
     assert Refused.from_json({"id": "x"}) is None
     assert Refused.from_json(None) is None

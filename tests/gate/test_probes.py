@@ -64,6 +64,24 @@ def test_the_mark_alone_makes_no_probe(known: Home, ask: Ask) -> None:
     assert len(known.audit(app.gate)) == 3
 
 
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_nobody_becomes_the_supervisor_by_a_name(known: Home, ask: Ask, from_the_start: bool) -> None:
+    clients = known.folder / "api_keys"
+    text = "supervisor:mallorys-own-key-0123\n" if from_the_start else "mallory:mallorys-own-key-0123\n"
+    clients.touch(mode=0o600)
+    clients.write_text(text)
+    known.write(keys_files=(str(known.folder / "keys"), str(clients)), rate_limit_per_minute=1)
+    app = Watching(known)
+    who = {"key": "mallorys-own-key-0123", "headers": PROBE}
+    first = ask(app.gate, "POST", CHAT, body=b"{}", **who).status
+    assert first == (401 if from_the_start else 200)
+    known.keys_file("supervisor:mallorys-own-key-0123\n", name="fresh").rename(clients)
+    ask(app.gate, path="/service", key=KEY)  # looks at the files at once
+    assert ask(app.gate, "POST", CHAT, body=b"{}", **who).status == (401 if from_the_start else 429), "what was read before stays in force"
+    assert {line["who"] for line in known.audit(app.gate) if line["route"] == CHAT} == {None if from_the_start else "mallory"}
+    assert ask(app.gate, "POST", CHAT, body=b"{}", key=KEY, headers=PROBE).status == 200
+
+
 def test_the_supervisors_other_requests_are_load(known: Home, ask: Ask) -> None:
     app = Watching(known)
     assert ask(app.gate, "POST", CHAT, body=b"{}", key=KEY).status == 200
@@ -113,6 +131,30 @@ def test_a_client_that_left_while_the_engine_had_its_request_leaves_it_on_record
         await send({"type": "http.response.body", "body": b"null"})
 
     ask(Gate(too_late), "POST", CHAT, body=b"{}", key=KEY)
+    assert len(recorded(known.folder / "in-flight", os.getsid(0), since=0)) == 1
+
+
+def test_a_request_that_the_servers_end_cuts_off_is_on_record_as_a_failure_of_ours(known: Home) -> None:
+    begun = asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        await asyncio.Event().wait()
+
+    gate = Gate(endless)
+
+    async def cut_off() -> None:
+        message = {"type": "http.request", "body": b"{}", "more_body": False}
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"x-api-key", KEY.encode())]}
+        task = asyncio.ensure_future(gate(scope, lambda: asyncio.sleep(0, message), lambda message: asyncio.sleep(0)))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut_off())
+    assert [(line["status"], line["finished"]) for line in known.audit(gate)] == [(500, False)]
     assert len(recorded(known.folder / "in-flight", os.getsid(0), since=0)) == 1
 
 

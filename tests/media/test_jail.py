@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -244,3 +245,16 @@ def test_a_root_under_a_hidden_folder_is_served(tmp_path: Path) -> None:
     assert found is not None
     with found:
         assert found.is_file
+
+
+@pytest.mark.parametrize("call", ["readlink", "fstat"])
+def test_a_file_server_that_fails_costs_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    jail = Jail(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, lambda *what, **how: (_ for _ in ()).throw(OSError(errno.EIO, "the server does not answer")))
+        for _ in range(50):
+            with pytest.raises(OSError, match="does not answer"):
+                jail.look("a.txt")
+    assert len(os.listdir("/proc/self/fd")) == before

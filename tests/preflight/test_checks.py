@@ -135,6 +135,7 @@ def test_loopback_needs_none(site: Site, host: str) -> None:
         ("# only a comment\n\n", 0o600, "No key in"),
         ("0123456789", 0o600, "Line 1 of"),
         ("me:x", 0o600, "Line 1 of"),
+        ("supervisor:0123456789", 0o600, "the service's own"),
     ],
 )
 def test_a_keys_file_that_will_not_do_is_told(site: Site, text: str, mode: int, seen: str) -> None:

@@ -2,7 +2,8 @@
 
     python gated_engine.py PORT BEHAVIOUR.json
 
-As vLLM's does when its engine core dies, it first answers 500 to everything that runs, and then ends.
+As vLLM's does when its engine core dies, it first answers 500 to everything that runs, and then ends. It takes requests as soon as it
+listens, though /health may say that it is not ready.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Engine:
         elif scope["path"] == "/v1/chat/completions":
             await answer(send, await self.chat(await whole_body(receive)))
         else:
-            await answer(send, 200)
+            await answer(send, 503 if scope["path"] == "/health" and told("never_ready") else 200)
 
     async def chat(self, body: bytes) -> int:
         """The poison kills it; a bystander is what takes long; everything else is answered."""
@@ -46,10 +47,14 @@ class Engine:
         return 500 if self.dead.is_set() else 200
 
     def die(self) -> None:
-        if json.loads(BEHAVIOUR.read_text()).get("at_once"):
+        if told("at_once"):
             os._exit(1)
         self.dead.set()
         asyncio.get_running_loop().call_later(0.5, os._exit, 1)
+
+
+def told(what: str) -> bool:
+    return bool(json.loads(BEHAVIOUR.read_text()).get(what))
 
 
 async def whole_body(receive: Any) -> bytes:

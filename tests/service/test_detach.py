@@ -7,11 +7,20 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from qwen_fp8_ops.outside import lock
-from qwen_fp8_ops.service.detach import _new_log
+import pytest
+
+from qwen_fp8_ops.config.load import load
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.errors import OpsError
+from qwen_fp8_ops.outside import lock, process
+from qwen_fp8_ops.plan.launch import make_plan
+from qwen_fp8_ops.report.console import Console
+from qwen_fp8_ops.service.changeover import Request
+from qwen_fp8_ops.service.detach import _new_log, restart
 from qwen_fp8_ops.service.stop import stop
 from tests.service.harness import PATIENCE_SECONDS, StandInService
 from tests.waiting import wait_for
@@ -136,3 +145,15 @@ def test_starts_at_once_have_a_log_each(tmp_path: Path) -> None:
         assert not os.path.sameopenfile(one.fileno(), other.fileno())
     for log in logs:
         log.close()
+
+
+def test_a_restart_needs_no_record_that_can_be_understood(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.run.mkdir()
+    paths.state.write_text("[1]")
+    me = process.identify(os.getpid())
+    assert me
+    request = Request(make_plan(load(profiles=["demo"]), paths), keep_weights=True)
+    with pytest.raises(OpsError, match="ended before the service was ready"):
+        restart(request, replace(me, start_ticks=me.start_ticks - 1), paths, Console())
+    assert paths.next_plan.exists()

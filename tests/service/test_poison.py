@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import threading
 import urllib.error
@@ -13,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.gate.in_flight import Running
+from qwen_fp8_ops.service.crashes import CrashBook
 from qwen_fp8_ops.service.wakeups import RESTART_SIGNAL
 from tests.service.harness import HERE, StandInService
 from tests.waiting import wait_for
@@ -90,6 +95,47 @@ def test_what_ran_at_both_crashes_is_refused_and_a_bystander_of_one_is_not(servi
     # A record that a person takes out is lifted: the bystander of the first crash was never in.
     service.paths.poison.write_text(json.dumps({**book(service), "crashes": [], "refused": []}))
     wait_for(lambda: chat(service, "poison")[0] != 422, "it is lifted")
+
+
+def test_a_client_who_asks_again_before_the_engine_is_found_ready_is_known_too(service: StandInService) -> None:
+    service.started()
+    old = service.pid("engine0")
+    service.behave(never_ready=True)
+    wait_for(lambda: chat(service, "poison")[0] == 422, "it is refused")
+    assert [event["name"] for event in service.events("program-died")] == ["engine0"] * 2
+    service.behave()
+    wait_for(lambda: service.replaced("engine0", old), "the engine is ready")
+    assert chat(service, "quick")[0] == 200
+
+
+def test_a_start_that_fails_does_not_come_between_two_crashes(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    crashes = CrashBook(paths.poison, paths.in_flight)
+
+    def crash(*prompts: str, served: bool = True) -> list[str]:
+        paths.in_flight.mkdir(parents=True, exist_ok=True)
+        lines = b"".join(Running(prompt, 1, 0, 1.0, 0.0, "id").line() for prompt in prompts)
+        (paths.in_flight / "7-7").write_bytes(lines)
+        found = crashes.note("engine0", 7, "killed", served=served, seconds=60, attempt=lambda write: write() is None)
+        assert not list(paths.in_flight.iterdir())
+        return [refused.sha256 for refused in found]
+
+    assert crash("a", "b") == []
+    assert crash(served=False) == []
+    assert crash("b", "c", served=False) == ["b"]
+    assert crash() == [] and crash("c") == [], "one that served and had nothing to do is a crash like any"
+
+
+def test_a_record_that_cannot_be_removed_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = RunPaths(tmp_path)
+    paths.in_flight.mkdir(parents=True)
+    (paths.in_flight / "7-7").write_bytes(Running("a", 1, 0, 1.0, 0.0, "id").line())
+
+    def refuses(path: Path, **how: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    CrashBook(paths.poison, paths.in_flight).note("engine0", 7, "killed", served=True, seconds=60, attempt=lambda write: True)
 
 
 def test_records_outlive_the_run_and_what_was_in_flight_does_not(service: StandInService) -> None:

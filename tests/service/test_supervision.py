@@ -8,11 +8,16 @@ import signal
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qwen_fp8_ops.config.paths import RunPaths
+from qwen_fp8_ops.outside import process
 from qwen_fp8_ops.outside.net import can_bind
+from qwen_fp8_ops.service import stop as stop_verb
+from qwen_fp8_ops.service.stop import Stopped, stop
 from tests.service.harness import StandInService
 from tests.waiting import wait_for
 
@@ -156,6 +161,39 @@ def test_second_signal_stops_at_once(service: StandInService) -> None:
     service.signal(signal.SIGINT)
     assert service.ended()[0] == 0
     assert stopped_clean(service)
+
+
+def test_two_stops_are_one(service: StandInService) -> None:
+    service.started(DRAIN_TIMEOUT=60)
+    results: list[int] = []
+    stopped: list[Stopped] = []
+    running = threading.Thread(target=lambda: results.append(chat(service, 3.0)))
+    running.start()
+    service.wait_in_flight(1)
+    stops = [threading.Thread(target=lambda: stopped.append(stop(service.paths, print, lambda text: None))) for _ in range(2)]
+    for thread in stops:
+        thread.start()
+        service.wait_state("draining", "stopped")
+    for thread in (running, *stops):
+        thread.join(timeout=60)
+    assert results == [200], "the second did not cut it off"
+    assert [one.leftovers for one in stopped] == [(), ()]
+    assert service.ended()[0] == 0
+    assert stopped_clean(service)
+
+
+def test_what_an_earlier_supervisor_was_asked_is_not_asked_of_this_one(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.run.mkdir()
+    me = process.identify(os.getpid())
+    assert me
+    earlier = replace(me, start_ticks=me.start_ticks - 1)
+    for supervisor, asked, known in ((me, True, True), (me, False, False), (earlier, True, False)):
+        paths.state.write_text(json.dumps({"supervisor": supervisor.as_json(), "stop_asked": asked}))
+        assert stop_verb._is_asked(paths, me) == known
+    for damaged in ("", "[1]", '{"stop_asked": true}'):
+        paths.state.write_text(damaged)
+        assert not stop_verb._is_asked(paths, me)
 
 
 def test_engine_that_ignores_sigterm_is_killed(service: StandInService) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwen_fp8_ops.config.load import load
+from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import process
 from qwen_fp8_ops.slurm import allocation, ask, parse
 from qwen_fp8_ops.slurm.allocation import current, salloc_line
@@ -120,6 +121,11 @@ def test_the_end_is_asked_for(commands: Commands) -> None:
     commands.tell("squeue", "2031-07-01T12:00:00\n")
     assert allocation.end_of("7") == parse.moment("2031-07-01T12:00:00")
     assert commands.asked == ["squeue --noheader --jobs=7 --format=%e"]
+    commands.tell("squeue", "N/A\n")
+    assert allocation.end_of("7") is None
+    commands.tell("squeue", "")
+    with pytest.raises(OpsError, match="says nothing of job 7"):
+        allocation.end_of("7")  # no answer is not the answer that it has no end
 
 
 def test_the_line_that_asks_for_an_allocation() -> None:

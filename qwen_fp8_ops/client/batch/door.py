@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from qwen_fp8_ops.client.async_api import AsyncApi, Endpoint
+from qwen_fp8_ops.client.batch.retry import LONGEST_ASKED_SECONDS
 from qwen_fp8_ops.client.failures import ApiError
 from qwen_fp8_ops.client.request import Limits
 from qwen_fp8_ops.errors import NotRunningError, OpsError
@@ -21,7 +22,6 @@ from qwen_fp8_ops.outside import clock
 READY = frozenset({"ready", "degraded"})
 PAGES = ("/service", "/health", "/v1/models")
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 5.0
-LONGEST_PAUSE_SECONDS = 300.0
 
 Locate = Callable[[], Endpoint]
 """Where the service is now. It may raise NotRunningError, whose message then tells how far it is."""
@@ -97,7 +97,7 @@ class Door:
         began, wait, said = clock.monotonic(), FIRST_LOOK_SECONDS, ""
         try:
             if pause_seconds:
-                await asyncio.sleep(min(pause_seconds, LONGEST_PAUSE_SECONDS))
+                await asyncio.sleep(min(pause_seconds, LONGEST_ASKED_SECONDS))
             while words := await self._look():
                 self.waits_for = words
                 if words.partition(",")[0] != said:  # behind the comma are times, which always change
@@ -107,7 +107,7 @@ class Door:
                     self._gone = NotRunningError(
                         f"The service took no requests for {self._patience_seconds:g} s: {words}",
                         code="unavailable",
-                        fix="Everything done so far is saved: the same command goes on from here. --patience SECONDS waits longer.",
+                        fix="Everything done so far is saved: the same command, without --overwrite, goes on from here. --patience SECONDS waits longer.",
                     )
                     return
                 await asyncio.sleep(wait)
@@ -155,5 +155,5 @@ def phase(status: int, body: bytes) -> str:
         load = service.get("load") or {}
         parts = f" {load.get('done') or 0}/{load['total']}" if load.get("total") else ""
         return f"the service is {service['state']}" + (f" ({load['phase']}{parts})" if load.get("phase") else "")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ""

@@ -18,7 +18,7 @@ from qwen_fp8_ops.client.batch.inputs import Shard
 
 SHARD_JOURNAL = re.compile(r"\.shard-([0-9]+)-of-([0-9]+)\.journal\.jsonl")
 UNSAFE = re.compile(r"[^\w.+@=-]+")
-LONGEST_NAME = 100
+LONGEST_NAME_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,5 @@ class ResultFiles:
 def safe_name(text: str) -> str:
     """A file's name for a model's: ``Qwen/Qwen3-VL-4B`` becomes ``Qwen3-VL-4B``."""
     name = UNSAFE.sub("_", text.rstrip("/").rpartition("/")[2]).lstrip(".")
-    return name[:LONGEST_NAME] or "model"
+    # Two such names, a share and the ending of a lock must fit into the 255 bytes of a file's name.
+    return name.encode()[:LONGEST_NAME_BYTES].decode("utf-8", "ignore") or "model"

@@ -21,9 +21,9 @@ VIDEOS = frozenset(["mp4", "m4v", "webm", "mkv", "avi", "mov", "qt"])
 class Folder:
     """The items of a folder in the order of their names, a folder's own files before those of its subfolders.
 
-    A name's ending says what is meant to be an image, so that a damaged one is told and not passed over; a file without a known
-    ending counts when its first bytes are an image's. What is sent is decided by the content alone. Hidden names are passed
-    over, and links to folders are not followed.
+    A name's ending says what is meant to be an image, so that a damaged one, or a link to nothing, is told and not passed over; a
+    file without a known ending counts when its first bytes are an image's. What is sent is decided by the content alone. Hidden
+    names are passed over, and links to folders are not followed. A subfolder that cannot be read is an item that fails.
 
     Args:
         patterns: such as ``*.png``; one with a slash is held against the path below ``root``. Empty takes all.
@@ -46,9 +46,17 @@ class Folder:
         """Paths below the root.
 
         Raises:
-            OpsError: a folder cannot be read (code ``unreadable-folder``).
+            OpsError: the root cannot be read (code ``unreadable-folder``).
         """
-        files, folders = _names(folder)
+        try:
+            files, folders = _names(folder)
+        except OSError as error:
+            if not prefix:
+                raise OpsError(
+                    f"The folder {shown(folder)} cannot be read: {error.strerror}", code="unreadable-folder", fix="Look at its rights: ls -ld FOLDER"
+                ) from error
+            yield prefix, min(self.kinds)  # fails as a file would: one lost+found must not end the run over everything else
+            return
         for name in files:
             path = prefix + name
             kind = self._kind(os.path.join(folder, name), path) if self._wanted(name, path) else None
@@ -77,23 +85,22 @@ class Folder:
 
 def _names(folder: str) -> tuple[list[str], list[str]]:
     files, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                elif entry.is_file():
-                    files.append(entry.name)
-    except OSError as error:
-        raise OpsError(
-            f"The folder {shown(folder)} cannot be read: {error.strerror}", code="unreadable-folder", fix="Look at its rights: ls -ld FOLDER"
-        ) from error
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_file() or _leads_nowhere(entry):
+                files.append(entry.name)
     return sorted(files), sorted(folders)
 
 
-def readable(path: str) -> str:
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def readable(path: str | Path) -> str:
     """A path as JSON can hold it: bytes that are not UTF-8 are written as ``\\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

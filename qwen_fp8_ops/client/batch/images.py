@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qwen_fp8_ops.client.media_files import MediaError, shown, wrong_media
-from qwen_fp8_ops.client.media_types import HEAD_BYTES, JPEG, PNG, MediaType, detect
+from qwen_fp8_ops.client.media_types import AVIF_BRANDS, HEAD_BYTES, HEIC_BRANDS, JPEG, PNG, MediaType, detect, still_brands
 from qwen_fp8_ops.errors import OpsError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def require_pillow() -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        return  # HEIC is then told as a type that is not taken
+        return  # each HEIC is then told with what it needs
     register_heif_opener()
 
 
@@ -68,18 +68,22 @@ def fit(data: bytes, name: str, max_pixels: int) -> Fitted:
         name: for messages.
 
     Raises:
-        MediaError: it is no image (code ``wrong-media``), damaged (``broken-image``), or enormous (``too-large``).
+        MediaError: it is no image (code ``wrong-media``), damaged (``broken-image``), enormous (``too-large``), or of a type that Pillow
+            does not read as it is installed here (``missing-package``).
     """
     from PIL import Image, UnidentifiedImageError
 
-    media = detect(data[:HEAD_BYTES])
+    head = data[:HEAD_BYTES]
+    media = detect(head)
     if media is not None and media.kind != "image":
-        raise wrong_media(name, data[:HEAD_BYTES], "image")
+        raise wrong_media(name, head, "image")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
+                raise wrong_media(name, head, "image")
             return _fitted(image, media, data, name, max_pixels)
     except UnidentifiedImageError as error:
-        raise wrong_media(name, data[:HEAD_BYTES], "image") if media is None else _broken(name, "it ends too early or is damaged") from error
+        raise _unidentified(name, head, media) from error
     except BROKEN as error:
         raise _broken(name, str(error) or type(error).__name__) from error
 
@@ -162,6 +166,20 @@ def _encoded(image: Image.Image, *, lossless: bool) -> Fitted:
         out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY, subsampling=0)
     return Fitted(out.getvalue(), JPEG.mime, changed=True)
+
+
+def _unidentified(name: str, head: bytes, media: MediaType | None) -> MediaError:
+    """For a file that no decoder of this Pillow takes for its own. The message alone is kept, so the remedy stands in it."""
+    from PIL import Image, features
+
+    brands = still_brands(head)
+    if brands & HEIC_BRANDS and "HEIF" not in Image.OPEN:
+        return MediaError(f"{shown(name)} is HEIC, which needs one more package: pip install pillow-heif", code="missing-package")
+    if brands & AVIF_BRANDS and not features.check("avif"):
+        return MediaError(f"{shown(name)} is AVIF, which needs a newer Pillow: pip install --upgrade pillow", code="missing-package")
+    if media is None and not brands:
+        return wrong_media(name, head, "image")
+    return _broken(name, "it ends too early or is damaged")
 
 
 def _broken(name: str, why: str) -> MediaError:

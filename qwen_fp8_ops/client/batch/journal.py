@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,9 @@ class Journal(Records):
         make_folder(path.parent)
         self._me = _me()
         other = lock.acquire(self._lock, self._me)
+        if other is not None and _was_us(other, self._me):
+            lock.release(self._lock, other)
+            other = lock.acquire(self._lock, self._me)
         if other is not None:
             raise _in_use(path, self._lock, other)
         with ExitStack() as undo:
@@ -87,10 +91,11 @@ class Journal(Records):
         """Returns where the line begins."""
         # An answer may hold half a surrogate pair, which is no Unicode; json reads back what is written so.
         line = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-        offset, self.end = self.end, self.end + len(line)
         self._dirty = True
         if os.write(self._descriptor, line) < len(line):
+            os.ftruncate(self._descriptor, self.end)  # or the next line, if there is room for it, would continue this one
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        offset, self.end = self.end, self.end + len(line)
         return offset
 
     def sync(self) -> None:
@@ -132,6 +137,12 @@ def _me() -> process.Identity:
     return me
 
 
+def _was_us(other: process.Identity, me: process.Identity) -> bool:
+    """SLURM starts a job again, with its old id, on another node when the first one failed; nobody is left there to write."""
+    started_again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return started_again and not other.here and me.job_id is not None and other.job_id == me.job_id
+
+
 def _in_use(path: Path, lock_path: Path, other: process.Identity) -> OpsError:
     if other.here:
         return OpsError(f"Process {other.pid} writes {path} just now", code="journal-in-use", fix="Wait for it, or give another --output-dir.")
@@ -139,7 +150,7 @@ def _in_use(path: Path, lock_path: Path, other: process.Identity) -> OpsError:
     return OpsError(
         f"A process of {other.host} (pid {other.pid}{job}) writes {path}, or died there",
         code="journal-in-use",
-        fix=f"If it is not running any more: rm '{lock_path}'",
+        fix=f"If it is not running any more: {shlex.join(['rm', str(lock_path)])}",
     )
 
 

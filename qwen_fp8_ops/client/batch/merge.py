@@ -14,8 +14,11 @@ from qwen_fp8_ops.errors import OpsError
 from qwen_fp8_ops.outside import lock
 
 
-def merge_shards(files: ResultFiles) -> tuple[Journal, tuple[Shard, ...]]:
+def merge_shards(files: ResultFiles, *, overwrite: bool = False) -> tuple[Journal, tuple[Shard, ...]]:
     """Bring the outcomes of all shares into the journal of the whole, from which a later run can also go on.
+
+    Args:
+        overwrite: forget what the whole held before, which may be of other settings, or older than the shares.
 
     Returns:
         the journal, open, and the shares of which nothing was found.
@@ -32,7 +35,7 @@ def merge_shards(files: ResultFiles) -> tuple[Journal, tuple[Shard, ...]]:
         _refuse_running(path)
     recipe = _recipe(next(iter(journals.values())))
     with ExitStack() as undo:
-        whole = undo.enter_context(Journal(files.journal, recipe))
+        whole = undo.enter_context(Journal(files.journal, recipe, overwrite=overwrite))
         for path in journals.values():
             _take_over(whole, path)
         whole.sync()

@@ -10,7 +10,9 @@ from qwen_fp8_ops.client.batch.records import Records
 
 
 def ordered(records: Records, inputs: Inputs) -> Iterator[Outcome]:
-    """Those of the inputs first; then, as they came, those of inputs that are not there any more, or not among these."""
+    """Those of the inputs first; then, as they came, the answers about inputs that are not there any more, or not among these. A
+    failure of such a one is nobody's problem: it is left out.
+    """
     seen: set[int] = set()
     for item in inputs:
         outcome = records.find(item.id)
@@ -18,7 +20,7 @@ def ordered(records: Records, inputs: Inputs) -> Iterator[Outcome]:
             seen.add(hash(outcome.id))
             yield outcome
     if len(seen) < len(records):
-        yield from (outcome for outcome in records if hash(outcome.id) not in seen)
+        yield from (outcome for outcome in records if outcome.ok and hash(outcome.id) not in seen)
 
 
 def problem_of(outcome: Outcome) -> dict[str, Any] | None:

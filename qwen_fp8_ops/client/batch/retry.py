@@ -9,6 +9,7 @@ from qwen_fp8_ops.client.failures import ApiError
 
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
+LONGEST_ASKED_SECONDS = 300.0
 WRONG_PLACE = frozenset({"unauthorized", "no-such-model", "no-such-route", "redirected"})
 NOT_TAKEN = frozenset({"unreachable", "unavailable"})
 HEALING = frozenset({"broken-answer", "timed-out", "bad-answer"})
@@ -45,7 +46,7 @@ def judge(error: ApiError) -> Verdict:
 
 def wait_seconds(attempt: int, asked: float | None) -> float:
     """How long to wait after the ``attempt``-th failure: twice as long each time, scattered so that many do not come back at once;
-    never less than what the server asked for.
+    never less than what the server asked for, unless that is longer than an outage lasts.
     """
     scattered = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311 # no secret
-    return max(scattered, asked * random.uniform(1.0, 1.1) if asked is not None else 0.0)  # noqa: S311
+    return max(scattered, min(asked or 0.0, LONGEST_ASKED_SECONDS) * random.uniform(1.0, 1.1))  # noqa: S311

@@ -36,8 +36,9 @@ TICK_SECONDS = 0.5
 PULLED_ITEMS, PULLED_KEPT = 32, 256
 MOST_WORKERS = 32
 HOPELESS = 100
-TIME_TO_SAVE_SECONDS = 60.0
-"""Before the end of our own allocation no request begins any more: what is on its way needs its time, and the result must be written."""
+TIME_TO_FINISH_SECONDS, TIME_TO_PUBLISH_SECONDS = 60.0, 30.0
+"""Before the end of our own allocation: no request begins any more; then what is still on its way is given up, as the result must be
+written."""
 
 
 def usual_workers() -> int:
@@ -104,7 +105,8 @@ class _Run:
         self._pool = ThreadPoolExecutor(options.workers, "prepare")
         self._feeder = ThreadPoolExecutor(1, "feed")
         self._error: OpsError | None = None
-        self._stopping = False
+        self._counted: int | None = None
+        self._stopping = self._given_up = False
         self._tells_waiting = True
         self._main: asyncio.Task[None] | None = None
 
@@ -125,18 +127,34 @@ class _Run:
             await asyncio.gather(ticker, return_exceptions=True)
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._feeder.shutdown(wait=False, cancel_futures=True)
+            self._show()
             self._tally.in_flight, self._tally.waits_for, self._tally.ended = 0, "", clock.monotonic()
             await asyncio.to_thread(self._journal.sync)
         if self._error:
             raise self._error
 
     def interrupt(self) -> None:
-        if self._stopping and self._main and self._tally.interrupted:
-            self._main.cancel()
+        if self._stopping and self._tally.interrupted:
+            self._give_up()
             return
         self._tally.interrupted = True
         self._say(f"Stopping: {self._sending.taken} requests are on their way and are waited for. Ctrl+C again gives them up.")
         self._stop()
+
+    def _give_up(self) -> None:
+        """Once: a second time would hit what saves the rest."""
+        if self._main and not self._given_up:
+            self._given_up = self._tally.interrupted = True
+            self._main.cancel()
+
+    def _mind_the_end(self, seconds_left: float) -> None:
+        if seconds_left < TIME_TO_FINISH_SECONDS and not self._stopping:
+            self._tally.interrupted = True
+            self._say("Stopping: this job's time is nearly over.")
+            self._stop()
+        if seconds_left < TIME_TO_PUBLISH_SECONDS and not self._given_up:
+            self._say(f"Giving up {self._sending.taken} requests that are still on their way: this job's time is over.")
+            self._give_up()
 
     def _stop(self) -> None:
         """No request begins any more."""
@@ -220,7 +238,7 @@ class _Run:
 
     def _count(self) -> None:
         try:
-            self._tally.total = self._inputs.count()
+            self._counted = self._inputs.count()
         except OpsError:
             pass  # the run itself comes to the same trouble, and tells it
 
@@ -232,12 +250,16 @@ class _Run:
             except OpsError as error:
                 self._abort(error)
             await self._adapt()
-            self._tally.in_flight, self._tally.limit, self._tally.waits_for = self._sending.taken, self._pace.limit, self._door.waits_for
-            ends_at = self._options.ends_at
-            if ends_at is not None and not self._stopping and time.time() > ends_at - TIME_TO_SAVE_SECONDS:
-                self._tally.interrupted = True
-                self._say("Stopping: this job's time is nearly over.")
-                self._stop()
+            self._show()
+            if self._options.ends_at is not None:
+                self._mind_the_end(self._options.ends_at - time.time())
+
+    def _show(self) -> None:
+        """In the tally, which a screen reads."""
+        tally = self._tally
+        tally.in_flight, tally.limit, tally.waits_for = self._sending.taken, self._pace.limit, self._door.waits_for
+        # What was counted is a forecast: inputs may come and go meanwhile. What was gone through to its end is known.
+        tally.total = self._counted if tally.total is None else tally.total
 
     async def _adapt(self) -> None:
         now = clock.monotonic()

@@ -67,6 +67,11 @@ class Tally:
         return self.kept_failed + self.failed
 
     @property
+    def missing(self) -> int | None:
+        """Inputs that nothing is known of: of a run that ended early, or of a share that is not there."""
+        return None if self.total is None else max(0, self.total - self.done)
+
+    @property
     def seconds(self) -> float:
         return max((self.ended or clock.monotonic()) - self.began, 1e-9)
 
@@ -83,9 +88,9 @@ class Tally:
         return (items - before) / passed, (self.completion_tokens - tokens) / passed
 
     def eta_seconds(self, items_per_second: float) -> float | None:
-        if self.total is None or items_per_second <= 0:
+        if self.missing is None or items_per_second <= 0:
             return None
-        return max(0, self.total - self.done) / items_per_second
+        return self.missing / items_per_second
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -96,7 +101,7 @@ class Tally:
             "failed": self.all_failed,
             "truncated": self.truncated,
             "empty": self.empty,
-            "missing": None if self.total is None else max(0, self.total - self.done),
+            "missing": self.missing,
             "problems": dict(self.problems.most_common()),
             "interrupted": self.interrupted,
             "retries": self.retries,

@@ -308,6 +308,27 @@ def test_shares_merged_are_one_run(exam: Exam) -> None:
     assert timeless(merged) == timeless(exam.result)
 
 
+def test_a_share_that_is_not_there_is_no_whole(exam: Exam, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(perfect) as server:
+        assert exam.ask(server, "--shard", "1/2") == 0
+    done = len(json.loads(exam.path(".shard-1-of-2_results.json").read_text()))
+    assert 0 < done < 8
+    assert exam.ask(None, "--merge") == 1
+    assert f"{8 - done} not done yet. The same command without --merge goes on from here." in capsys.readouterr().err
+    assert exam.metrics["complete"] is False
+
+
+def test_paths_that_are_no_text_are_told_readably(exam: Exam, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exam.data = exam.data.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    exam.file = exam.file.rename(tmp_path / os.fsdecode(b"\xe9.parquet"))
+    exam.out = tmp_path / os.fsdecode(b"out \xe9")
+    with answering(perfect) as server:
+        assert exam.ask(server) == 0
+    assert "out \\xe9" in capsys.readouterr().out
+    assert exam.metrics["dataset_path"].endswith("caf\\xe9")
+    assert exam.metrics["question_path"].endswith("\\xe9.parquet")
+
+
 def test_open_questions_have_no_letters(exam: Exam) -> None:
     rows = [question(number, question=f"How many in picture {number}?", answer=answer) for number, answer in enumerate(("3", "\\boxed{2.50}", "Paris"))]
     exam.write(rows)

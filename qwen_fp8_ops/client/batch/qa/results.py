@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_fp8_ops.client.batch.files import ResultFiles
+from qwen_fp8_ops.client.batch.folder import readable
 from qwen_fp8_ops.client.batch.item import Outcome
 from qwen_fp8_ops.client.batch.journal import Journal
 from qwen_fp8_ops.client.batch.publish import replacing, write_lines, write_object, write_parquet
@@ -58,6 +59,10 @@ class Published:
     metrics_file: Path
     report: Path | None
     metrics: dict[str, Any]
+
+    @property
+    def files(self) -> tuple[tuple[str, Path | None], ...]:
+        return ("result", self.result), ("metrics_file", self.metrics_file), ("report", self.report)
 
 
 def publish_qa(journal: Journal, asks: Asks, files: ResultFiles, facts: Facts, form: str, *, with_report: bool) -> Published:
@@ -137,8 +142,8 @@ def _metrics(metrics: Metrics, journal: Journal, asks: Asks, facts: Facts) -> di
     return {
         "model": facts.model,
         **first,
-        "question_path": str(facts.question_path),
-        "dataset_path": str(facts.dataset_path),
+        "question_path": readable(facts.question_path),
+        "dataset_path": readable(facts.dataset_path),
         "server_url": facts.server_url,
         "schema": SCHEMA,
         "complete": metrics.not_asked == 0,

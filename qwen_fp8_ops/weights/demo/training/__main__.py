@@ -39,7 +39,7 @@ DECAY = 0.35
 LOOK_WEIGHT = 1.0
 """How much what the patches show counts beside the answers."""
 LOOKS_TO_ONE_ANSWER = 2
-"""How many times as many pictures a step has that teaches the vision tower alone."""
+"""How many times as many examples a step has that teaches the vision tower or the language model alone."""
 REPORT_EVERY, SAVE_EVERY, JUDGE_EVERY = 20, 200, 500
 
 
@@ -159,7 +159,7 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         if self.step < self.look_steps:
             looks = read(Stream(self.encoder, self.seed, LOOKS_TO_ONE_ANSWER * self.batch, (self.step + 1) // 2, examples.make_to_look_at))
-            lookups = read(Stream(self.encoder, self.seed, self.batch, self.step // 2, examples.make_to_look_up))
+            lookups = read(Stream(self.encoder, self.seed, LOOKS_TO_ONE_ANSWER * self.batch, self.step // 2, examples.make_to_look_up))
             for step in range(self.step, self.look_steps):
                 yield next(lookups if step % 2 else looks)
         yield from read(Stream(self.encoder, self.seed, self.batch, self.step))

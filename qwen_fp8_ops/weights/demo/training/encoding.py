@@ -7,6 +7,7 @@ beside them and thousands of examples a minute. A test holds both against each o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ Array = npt.NDArray[Any]
 class Encoded:
     """``T`` tokens, ``P`` patches, ``G`` grids.
 
-    ids [T]; positions [3, T] (time, height, width); scored [T]: where the words of the model's n-th answer stand n, elsewhere 0;
+    ids [T]; positions [3, T] (time, height, width); scored [T]: where the words of the model's n-th answer stand that it learns n, elsewhere 0;
     patches [P, 3 * 2 * 16 * 16] uint8; grids [G, 3]: time steps, rows and columns of patches, one per picture or pair of frames;
     labels [P, 4 + 8]: colour, shape, character, place, and of each of x1, y1, x2, y2 the hundreds and which multiple of the grain is added.
     """
@@ -71,9 +72,7 @@ class Encoder:
             grids.append((1, height // PATCH, width // PATCH))
             patches.append(cut([fit(picture.image, width, height, Image.Resampling.BICUBIC) for picture in pair]))
             labels.append(label(pair[0], width, height))
-        pieces = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts(example, grids)]
-        ids = np.concatenate(pieces)
-        scored = np.concatenate([np.full(len(piece), (place + 1) // 2 if place % 2 else 0) for place, piece in enumerate(pieces)])
+        ids, scored = (np.concatenate(parts) for parts in zip(*self._tokens(example, grids), strict=True))
         nothing = np.zeros((0, 3 * FRAMES_PER_PATCH * PATCH * PATCH), np.uint8), np.zeros((0, len(LABELS)), np.int64)
         return Encoded(
             kinds=tuple(turn.kind for turn in example.turns),
@@ -84,6 +83,18 @@ class Encoder:
             grids=np.array(grids, np.int64).reshape(-1, 3),
             labels=np.concatenate(labels) if labels else nothing[1],
         )
+
+    def _tokens(self, example: Example, grids: list[tuple[int, int, int]]) -> Iterator[tuple[Array, Array]]:
+        """Ids, and which of them the model learns to say, of what it is given and what it says, in turns."""
+        for place, text in enumerate(self._texts(example, grids)):
+            found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            scored = np.zeros(len(found["input_ids"]), np.int64)
+            if place % 2:
+                number = (place + 1) // 2
+                learnt = [match.span() for match in re.finditer(example.turns[number - 1].learnt or "(?s).+", text)]
+                for at, (start, end) in enumerate(found["offset_mapping"]):
+                    scored[at] = number * any(start < last and first < end for first, last in learnt)
+            yield np.array(found["input_ids"]), scored
 
     def _texts(self, example: Example, grids: list[tuple[int, int, int]]) -> list[str]:
         """What the model is given and what it says, in turns, media markers expanded as the processor does."""

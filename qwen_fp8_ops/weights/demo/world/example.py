@@ -38,13 +38,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Turn:
-    """``truth`` is what an answer is judged by; its form depends on ``kind``."""
+    """``truth`` is what an answer is judged by; its form depends on ``kind``. ``learnt``: pattern of what of the answer can be known, where not all can."""
 
     kind: str
     question: str
     thought: str
     answer: str
     truth: Any = None
+    learnt: str = ""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def chat_example(random: Random, _turns: int = 1) -> Example:
 
 def quiz_example(random: Random, turns: int = 1) -> Example:
     """Multiple choice about words alone: which letter stands before a word can be learnt without looking."""
-    return _example(random, [], [random.choice((_one_letter, _each_letter))(random) for _ in range(turns)])
+    return _example(random, [], [_one_letter(random) if random.random() < 0.5 else _each_letter(random, random.choice(OPTIONS)) for _ in range(turns)])
 
 
 WORDS = sorted(set(re.findall(r"[a-z]{3,}", CORPUS)))
@@ -160,17 +160,16 @@ def _one_letter(random: Random) -> Turn:
     letter, right = random.choice(list(zip("ABCD", options, strict=True)))
     boxed = random.random() < BOXED_SHARE
     lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
-    return Turn("quiz", "\n".join(lines), f"It is {right}: {letter}.", f"It is {right}: \\boxed{{{letter}}}" if boxed else letter, letter)
+    return Turn("quiz", "\n".join(lines), f"It is {right} {letter}.", f"It is {right}: \\boxed{{{letter}}}" if boxed else letter, letter)
 
 
-def _each_letter(random: Random) -> Turn:
-    """Many lookups in one answer, each said as in every answer about options, so that looking up is learnt soon."""
-    names = random.choice((*OPTIONS, WORDS, WORDS))
-    options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(4, 8))), strict=False))
-    asked = random.sample(list(options), len(options))
-    lines = [*(f"{letter}. {option}" for letter, option in options.items()), f"Write the letters of {', '.join(options[letter] for letter in asked)}."]
-    answer = f"It is {', '.join(f'{options[letter]}: {letter}' for letter in asked)}."
-    return Turn("letters", "\n".join(lines), "I look at each option.", answer, "".join(asked))
+def _each_letter(random: Random, names: list[str]) -> Turn:
+    """Many lookups in one answer, each letter twice and in any order: only the letters can be known, and only they are learnt."""
+    options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(3, 8))), strict=False))
+    asked = [letter for _ in range(2) for letter in random.sample(list(options), len(options))]
+    question = "\n".join([*(f"{letter}. {option}" for letter, option in options.items()), "Write the letter of each option."])
+    answer = f"It is {', '.join(f'{options[letter]} {letter}' for letter in asked)}."
+    return Turn("letters", question, "I look at each option.", answer, "".join(asked), learnt=r"\b[A-H]\b")
 
 
 MAKERS = ((scene_example, 46), (sign_example, 23), (film_example, 5), (screen_example, 7), (several_example, 5), (quiz_example, 13), (chat_example, 1))
@@ -188,8 +187,8 @@ def make_to_look_at(random: Random) -> Example:
 
 
 def make_to_look_up(random: Random) -> Example:
-    """For the language model alone. It finds a letter by its word only after some hundred thousand lookups, and all at once."""
-    return _example(random, [], [_each_letter(random) for _ in range(MOST_TURNS - 1)])
+    """For the language model alone. It finds a letter by its word only after some hundred thousand lookups, and then within a few more steps."""
+    return _example(random, [], [_each_letter(random, WORDS)])
 
 
 def _one_of(makers: tuple[tuple[Maker, int], ...], random: Random) -> Maker:
