@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +51,8 @@ class Finished:
 
     def same_command(self, *options: str) -> str:
         """How to go on: ``The same command without --overwrite and with --retry-failed``."""
-        without = f"without {' and '.join(self.not_again)}" if self.not_again else ""
-        return " ".join(["The same command", " and ".join(words for words in (without, *(f"with {option}" for option in options)) if words)]).rstrip()
+        changes = [*(f"without {option}" for option in self.not_again), *(f"with {option}" for option in options)]
+        return f"The same command {' and '.join(changes)}".rstrip()
 
 
 class Batch:
@@ -157,8 +158,10 @@ def _name_output_dir(error: OpsError) -> None:
 
 
 def _job_ends_at(text: str) -> float | None:
-    """SLURM tells a job's end in its environment, in seconds of the epoch."""
-    return float(text) if text.isdecimal() else None
+    """SLURM tells a job's end in its environment, in seconds of the epoch. One that is over is not the one we run in: a terminal that was
+    begun in it keeps its environment.
+    """
+    return float(text) if text.isdecimal() and float(text) > time.time() else None
 
 
 def as_json(finished: Finished, files: ResultFiles, **more: Any) -> dict[str, Any]:
@@ -181,7 +184,7 @@ def as_text(finished: Finished, files: ResultFiles, what: str, result: Path) -> 
     """
     tally = finished.tally
     asked = tally.answered + tally.failed
-    lines = [f"{tally.done - tally.all_failed - tally.empty} {what}" + (f" of {tally.total}" if tally.total is not None else "") + f": {result}"]
+    lines = [f"{tally.done - tally.all_failed - tally.empty} {what}" + (f" of {tally.total}" if tally.total is not None else "") + f": {readable(result)}"]
     if asked:
         lines.append(
             f"  {asked} asked in {duration(tally.seconds)}: {asked / tally.seconds:.1f} items/s, {tally.completion_tokens / tally.seconds:.0f} tokens/s"
@@ -197,7 +200,7 @@ def as_text(finished: Finished, files: ResultFiles, what: str, result: Path) -> 
     elif tally.empty:
         lines.append(f"  {tally.empty} came back empty")
     if files.problems.exists() and (tally.all_failed or tally.truncated or tally.empty):
-        lines.append(f"  Which ones: {files.problems}")
+        lines.append(f"  Which ones: {readable(files.problems)}")
     if tally.missing:
         lines.append(f"  {tally.missing} not done yet. {finished.same_command()} goes on from here.")
     return "\n".join([*lines, *(f"  {note}" for note in finished.notes)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -208,6 +210,12 @@ def test_a_folder_of_links_to_folders_says_why_it_is_empty(captioner: Captioner,
     (tmp_path / "links" / "train").symlink_to(captioner.images)
     code, _, err = told(capsys, *call(captioner), "--dataset-path", str(tmp_path / "links"), "--recursive")
     assert (code, "Links to folders are not followed." in err) == (2, True)
+
+
+def test_the_end_of_a_job_that_is_over_ends_nothing(captioner: Captioner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1700000000")
+    assert told(capsys, *call(captioner))[0] == 0
+    assert len(captioner.captions) == 12
 
 
 def test_a_hint_to_the_subfolders(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -449,26 +457,29 @@ def test_the_items_of_a_folder_are_found_as_they_are_needed(tmp_path: Path) -> N
 
 
 def test_a_link_to_nothing_and_a_subfolder_that_cannot_be_read_fail_alone(
-    captioner: Captioner, capsys: pytest.CaptureFixture[str], server: QuickServer
+    captioner: Captioner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (captioner.images / "0000 link.png").symlink_to("nowhere.png")
+    (captioner.images / "0000 loop.png").symlink_to("0000 loop.png")
     (captioner.images / "0001 link.png").symlink_to("0001.png")
     (captioner.images / "a link that is no picture").symlink_to("nowhere")
-    gone = make_images(captioner.images / "gone", 1)
+    for name in ("before", "lost+found", "z"):
+        make_images(captioner.images / name, 1)
+    scandir = os.scandir
 
-    def script(ask: Ask) -> Say:
-        if gone.exists():  # while the first ones are asked; the items are found as they are needed
-            shutil.rmtree(gone)
-        return by_content(ask)
+    def refusing(path: str) -> Any:  # root, who may run this, is refused nothing
+        if path.endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
 
-    server.script = script
-    make_images(captioner.images / "a", 400)
-    code, _, err = told(capsys, *call(captioner, "--recursive", "--concurrency", "1"))
+    monkeypatch.setattr(os, "scandir", refusing)
+    code, _, err = told(capsys, *call(captioner, "--recursive"))
     assert code == 1
-    assert "2 failed (2 no-such-file)" in err
+    assert "3 failed (" in err
     problems = [json.loads(line) for line in captioner.file("_simple.problems.jsonl").read_text().splitlines()]
-    assert [problem["id"] for problem in problems] == ["0000 link.png", "gone/"]
-    assert len(captioner.captions) == 12 + 1 + 400
+    assert [problem["id"] for problem in problems] == ["0000 link.png", "0000 loop.png", "lost+found/"]
+    assert [*captioner.captions][-3:] == ["0011.png", "before/0000.png", "z/0000.png"]
+    assert "0001 link.png" in captioner.captions
 
 
 def test_the_server_is_asked_for_the_model_it_has(captioner: Captioner, server: QuickServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,12 @@ for maker, _ in examples.MAKERS:
         example = maker(random, random.randint(1, examples.MOST_TURNS))
         kinds.add(example.turns[-1].kind)
         ours, theirs = encoder(example), served(example)
-        length = int((ours.scored == len(example.turns)).argmax())
+        length = int((ours.scored == len(example.turns)).argmax())  # of the prompt: the last answer follows
+        if learnt := example.turns[-1].learnt:
+            said = "".join(encoder.tokenizer.decode([token]).strip() for token in ours.ids[ours.scored == len(example.turns)])
+            if said != example.turns[-1].truth:
+                faults.append(["learnt", learnt, said])
+            continue
         ids = theirs["input_ids"][0].tolist()
         if ids != ours.ids[:length].tolist():
             old_form = example.film and ids.count(ids[ids.index(encoder.video_pad) - 1]) == len(example.pictures) // 2 + 1

@@ -91,13 +91,17 @@ def _names(folder: str) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
-            elif entry.is_file() or _leads_nowhere(entry):
+            elif _may_be_file(entry):
                 files.append(entry.name)
     return sorted(files), sorted(folders)
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """A link to nothing counts, and one to itself or to where we may not look: what is wrong with it is told when it is opened."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True
 
 
 def readable(path: str | Path) -> str:
