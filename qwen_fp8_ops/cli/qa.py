@@ -51,11 +51,10 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
     results are OUTPUT/qa/MODEL/MODEL_qa_results.json and MODEL_qa_metrics.json. What counts as an answer: docs/qa.md.
     """
     from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, result_files
-    from qwen_fp8_ops.client.batch.captions import publish_problems
     from qwen_fp8_ops.client.batch.folder import readable
     from qwen_fp8_ops.client.batch.images import require_pillow
-    from qwen_fp8_ops.client.batch.inputs import Selection
     from qwen_fp8_ops.client.batch.item import Recipe
+    from qwen_fp8_ops.client.batch.problems import publish_problems
     from qwen_fp8_ops.client.batch.publish import require_pyarrow
     from qwen_fp8_ops.client.batch.qa.asks import Asks
     from qwen_fp8_ops.client.batch.qa.results import Facts, check_same_run, publish_qa, wrong_ones
@@ -81,7 +80,7 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
             check_same_run(finished.journal, details)
         facts = Facts(model, question_path, dataset_path, service.server_url, sheet.bad, options["tolerance"])
         published = publish_qa(finished.journal, whole, files, facts, batch.format, with_report=options["report"])
-        publish_problems(finished.journal, Selection(whole), files)
+        publish_problems(finished.journal, whole, files)
         paths = {name: readable(path) if path else None for name, path in published.files}
         value = as_json(finished, files, **paths, metrics=published.metrics)
         write_json(files.summary, {"schema": 1, **value})

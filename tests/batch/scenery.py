@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from qwen_fp8_ops.cli import run
 from qwen_fp8_ops.client.async_api import Endpoint
 from qwen_fp8_ops.client.batch.inputs import Listed
-from qwen_fp8_ops.client.batch.item import Inputs, Item, Recipe
+from qwen_fp8_ops.client.batch.item import Inputs, Item, Outcome, Recipe
 from qwen_fp8_ops.client.batch.journal import Journal
+from qwen_fp8_ops.client.batch.records import Records
 from qwen_fp8_ops.client.batch.run import RunOptions, carry_out
 from qwen_fp8_ops.client.batch.tally import Tally
 from tests.batch.quick_server import FOLDER, MODEL
@@ -49,6 +52,11 @@ def run_batch(path: Path, url: str, inputs: Inputs, *, recipe: Recipe = RECIPE, 
     return tally, said
 
 
+def outcomes(path: Path) -> dict[str, Outcome]:
+    with Records(path) as records:
+        return {outcome.id: outcome for outcome in records}
+
+
 @dataclass
 class Captioner:
     """`qwen-fp8 caption` of one folder, in a process of its own."""
@@ -79,3 +87,13 @@ class Captioner:
         process = self.spawn(*words)
         out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = run(["caption", *words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def call(captioner: Captioner, *words: str) -> list[str]:
+    return ["--dataset-path", str(captioner.images), "--output-dir", str(captioner.output), "--server-url", captioner.url, *words]

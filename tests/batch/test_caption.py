@@ -1,59 +1,20 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from qwen_fp8_ops.cli import run
-from qwen_fp8_ops.client.batch.folder import Folder
-from qwen_fp8_ops.client.batch.item import Item
 from qwen_fp8_ops.client.batch.publish import write_lines, write_object, write_parquet
-from qwen_fp8_ops.client.batch.records import Records
 from qwen_fp8_ops.errors import OpsError
-from tests.batch.quick_server import FOLDER, MODEL, Ask, QuickServer, Say, answer, by_content, error, serving
-from tests.batch.scenery import CHECKOUT, Captioner, make_images
-from tests.waiting import wait_for
-
-KILLS = 4
-
-
-@pytest.fixture
-def server() -> Iterator[QuickServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def captioner(tmp_path: Path, server: QuickServer) -> Captioner:
-    return Captioner(make_images(tmp_path / "my images", 12), tmp_path / "the output", server.url)
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = run(["caption", *words])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def call(captioner: Captioner, *words: str) -> list[str]:
-    return ["--dataset-path", str(captioner.images), "--output-dir", str(captioner.output), "--server-url", captioner.url, *words]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN_FP8_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+from tests.batch.quick_server import MODEL, Ask, QuickServer, Say, answer, by_content, error, serving
+from tests.batch.scenery import CHECKOUT, Captioner, call, make_images, told
 
 
 def test_the_words_and_files_of_the_guide(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,19 +128,6 @@ def test_a_broken_image_that_was_taken_away_is_nobodys_problem_any_more(captione
     assert len(captioner.captions) == 11
 
 
-def test_folders_within_folders(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
-    make_images(captioner.images / "b" / "deep", 2, (30, 30))
-    make_images(captioner.images / ".hidden", 2)
-    shutil.copy(captioner.images / "0000.png", captioner.images / "no ending")
-    (captioner.images / "loop").symlink_to(captioner.images)
-    odd = os.fsdecode(b"caf\xe9.png")
-    shutil.copy(captioner.images / "0000.png", captioner.images / odd)
-    assert told(capsys, *call(captioner, "--recursive", "--limit", "100"))[0] == 0
-    assert list(captioner.captions) == [*(f"{number:04d}.png" for number in range(12)), "caf\\xe9.png", "no ending", "b/deep/0000.png", "b/deep/0001.png"]
-    found = [item.id for item in Folder(captioner.images, "", True, ("b/*", "0003*"))]
-    assert found == ["0003.png", "b/deep/0000.png", "b/deep/0001.png"]
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -205,157 +153,12 @@ def test_what_cannot_work_is_said_at_once(captioner: Captioner, capsys: pytest.C
     assert server.asked == 0
 
 
-def test_a_folder_of_links_to_folders_says_why_it_is_empty(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "links").mkdir()
-    (tmp_path / "links" / "train").symlink_to(captioner.images)
-    code, _, err = told(capsys, *call(captioner), "--dataset-path", str(tmp_path / "links"), "--recursive")
-    assert (code, "Links to folders are not followed." in err) == (2, True)
-
-
-def test_the_end_of_a_job_that_is_over_ends_nothing(captioner: Captioner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_END_TIME", "1700000000")
-    assert told(capsys, *call(captioner))[0] == 0
-    assert len(captioner.captions) == 12
-
-
-def test_a_hint_to_the_subfolders(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (captioner.images / "sub").mkdir()
-    for path in captioner.images.glob("*.png"):
-        path.rename(captioner.images / "sub" / path.name)
-    assert "--recursive" in told(capsys, *call(captioner))[2]
-
-
+@pytest.mark.usefixtures("home")
 def test_without_a_service_it_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = make_images(tmp_path / "images", 1)
     code, _, err = told(capsys, "--dataset-path", str(images), "--output-dir", str(tmp_path))
     assert code == 3
     assert "./start_service.sh" in err
-
-
-def test_shares_come_together_as_one_run(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path, server: QuickServer) -> None:
-    assert told(capsys, *call(captioner))[0] == 0
-    whole = captioner.file().read_bytes()
-    (captioner.images / "zzz.png").write_bytes(b"broken")
-    shared = Captioner(captioner.images, tmp_path / "shared", captioner.url)
-    assert {told(capsys, *call(shared, "--shard", f"{number}/2"))[0] for number in (1, 2)} == {0, 1}  # one of them had the broken one
-    first = json.loads(shared.file("_simple.shard-1-of-2.json").read_text())
-    second = json.loads(shared.file("_simple.shard-2-of-2.json").read_text())
-    assert not set(first) & set(second)
-    assert len(first) + len(second) == 12
-    asked = server.asked
-    code, _, err = told(capsys, "--dataset-path", str(shared.images), "--output-dir", str(shared.output), "--model-name", FOLDER, "--merge")
-    assert code == 1  # for the broken one
-    assert "12 captions (simple) of 13" in err
-    assert shared.file().read_bytes() == whole
-    assert server.asked == asked
-    # The whole goes on from there, and a share that is missing is told.
-    shared.file("_simple.shard-1-of-2.journal.jsonl").unlink()
-    shared.file("_simple.journal.jsonl").unlink()
-    words = ["--dataset-path", str(shared.images), "--output-dir", str(shared.output), "--model-name", FOLDER, "--merge"]
-    code, _, err = told(capsys, *words)
-    assert code == 1  # half a data set is not done
-    assert "Share 1/2 has left nothing here." in err
-    assert f"{len(first)} not done yet" in err or f"{len(first) + 1} not done yet" in err
-    assert "The same command without --merge goes on from here." in err
-    told(capsys, *call(shared))
-    assert shared.file().read_bytes() == whole
-    assert told(capsys, *words, "--name", "other")[0] == 1
-
-
-def test_shares_that_were_done_anew_replace_what_was_put_together_before(captioner: Captioner, capsys: pytest.CaptureFixture[str], server: QuickServer) -> None:
-    assert told(capsys, *call(captioner, "--max-tokens", "9"))[0] == 0
-    server.script = lambda ask: answer("Once more.")
-    for number in (1, 2):
-        assert told(capsys, *call(captioner, "--shard", f"{number}/2", "--overwrite"))[0] == 0
-    code, _, err = told(capsys, *call(captioner, "--merge"))
-    assert (code, "max_tokens: 9 -> 256" in err) == (2, True)
-    assert told(capsys, *call(captioner, "--merge", "--overwrite"))[0] == 0
-    assert [*captioner.captions.values()] == ["Once more."] * 12
-
-
-def test_killed_at_any_moment_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    """No item is lost, none is written twice, and what was kept is not asked again."""
-    random = Random("kill")
-    images = make_images(tmp_path / "images", 40)
-    with serving(lambda ask: answer(f"a {len(ask.body)} {hash(ask.picture) % 1000}", pause=0.05)) as server:
-        undisturbed = Captioner(images, tmp_path / "undisturbed", server.url)
-        assert undisturbed.run("--concurrency", "3").returncode == 0
-        asked = server.asked
-        assert asked == 40
-        killed = Captioner(images, tmp_path / "killed", server.url)
-        journal = killed.file("_simple.journal.jsonl")
-        for kill in range(KILLS):
-            process = killed.spawn("--concurrency", "3")
-            until = (kill + 1) * 7 + random.randrange(7)
-            wait_for(lambda until=until: journal.exists() and journal.read_bytes().count(b"\n") > until, "some are done", 120)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
-        with Records(journal) as records:
-            kept = len(records)
-        left = killed.run("--concurrency", "3")
-        assert left.returncode == 0, left.stderr
-        assert f"{kept} done before" in left.stderr
-        assert killed.file().read_bytes() == undisturbed.file().read_bytes()
-        ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()[1:]]
-        assert sorted(ids) == sorted(path.name for path in images.iterdir())
-        assert server.asked - asked <= 40 + 3 * KILLS  # what was on its way
-
-
-def test_ctrl_c_finishes_what_is_on_its_way_and_saves(tmp_path: Path) -> None:
-    with serving(lambda ask: answer("yes", pause=0.3)) as server:
-        captioner = Captioner(make_images(tmp_path / "images", 200), tmp_path / "output", server.url)
-        process = captioner.spawn("--concurrency", "4", "--overwrite")
-        wait_for(lambda: server.asked > 8 and server.at_once == 4, "it works", 120)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        assert "4 requests are on their way and are waited for" in err
-        assert "The same command without --overwrite goes on from here" in err  # with it, all of this would be lost
-        assert len(captioner.captions) == server.asked
-    with serving(lambda ask: Say(hang=True)) as server:
-        captioner.url = server.url
-        process = captioner.spawn("--concurrency", "4")
-        wait_for(lambda: server.at_once == 4, "it waits for an answer", 120)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert process.returncode == 130
-
-
-def test_ctrl_c_that_ends_the_reader_first_is_still_heard(tmp_path: Path) -> None:
-    """As in ``qwen-fp8 caption ... 2>&1 | tee log``: tee dies of the same Ctrl+C."""
-    with serving(lambda ask: answer("yes", pause=0.3)) as server:
-        captioner = Captioner(make_images(tmp_path / "images", 200), tmp_path / "output", server.url)
-        process = captioner.spawn("--concurrency", "2")
-        assert process.stderr and process.stdout
-        wait_for(lambda: server.asked > 4, "it works", 120)
-        process.stderr.close()
-        process.stdout.close()
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        assert server.asked < 150
-        assert len(captioner.captions) == server.asked
-
-
-def test_with_closed_streams_it_works_and_writes_into_no_file_of_ours(captioner: Captioner) -> None:
-    command = [sys.executable, "-m", "qwen_fp8_ops", "caption", *call(captioner)]
-    done = subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *command], cwd=CHECKOUT, timeout=120)
-    assert done.returncode == 0
-    assert len(captioner.captions) == 12
-    assert len(captioner.file("_simple.journal.jsonl").read_text().splitlines()) == 13
-
-
-def test_names_that_are_no_text_and_names_that_are_long(captioner: Captioner, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    odd = Captioner(captioner.images.rename(tmp_path / os.fsdecode(b"caf\xe9")), tmp_path / os.fsdecode(b"out \xe9"), captioner.url)
-    odd.images.joinpath("0000.png").rename(odd.images / ("x" * 251 + ".png"))
-    for words in ([], ["--json"]):
-        code, out, _ = told(capsys, *call(odd, *words))
-        assert (code, "out \\xe9" in out or "out \\\\xe9" in out) == (0, True)
-        out.encode()
-    assert len(odd.captions) == 12
-    assert told(capsys, *call(odd, "--name", "長" * 120, "--shard", "1/1000"))[0] == 0
 
 
 def test_a_folder_that_takes_no_result_is_told_with_the_option_for_another(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -444,42 +247,6 @@ sys.exit(run(sys.argv[1:]))
     assert said in done.stderr
     assert "pip install 'qwen-fp8-ops[batch]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_items_of_a_folder_are_found_as_they_are_needed(tmp_path: Path) -> None:
-    make_images(tmp_path / "a", 2)
-    make_images(tmp_path / "b", 1)
-    items = iter(Folder(tmp_path, "Look.", recursive=True))
-    assert next(items) == Item("a/0000.png", "Look.", next(iter(Folder(tmp_path / "a", ""))).media)
-    assert [next(items).id, next(items).id] == ["a/0001.png", "b/0000.png"]
-    with pytest.raises(OpsError, match="cannot be read"):
-        next(iter(Folder(tmp_path / "nowhere", "Look.")))
-
-
-def test_a_link_to_nothing_and_a_subfolder_that_cannot_be_read_fail_alone(
-    captioner: Captioner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (captioner.images / "0000 link.png").symlink_to("nowhere.png")
-    (captioner.images / "0000 loop.png").symlink_to("0000 loop.png")
-    (captioner.images / "0001 link.png").symlink_to("0001.png")
-    (captioner.images / "a link that is no picture").symlink_to("nowhere")
-    for name in ("before", "lost+found", "z"):
-        make_images(captioner.images / name, 1)
-    scandir = os.scandir
-
-    def refusing(path: str) -> Any:  # root, who may run this, is refused nothing
-        if path.endswith("lost+found"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
-    code, _, err = told(capsys, *call(captioner, "--recursive"))
-    assert code == 1
-    assert "3 failed (" in err
-    problems = [json.loads(line) for line in captioner.file("_simple.problems.jsonl").read_text().splitlines()]
-    assert [problem["id"] for problem in problems] == ["0000 link.png", "0000 loop.png", "lost+found/"]
-    assert [*captioner.captions][-3:] == ["0011.png", "before/0000.png", "z/0000.png"]
-    assert "0001 link.png" in captioner.captions
 
 
 def test_the_server_is_asked_for_the_model_it_has(captioner: Captioner, server: QuickServer, capsys: pytest.CaptureFixture[str]) -> None:

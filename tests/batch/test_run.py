@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -14,17 +12,16 @@ from qwen_fp8_ops.client.async_api import Endpoint
 from qwen_fp8_ops.client.batch import asker, retry
 from qwen_fp8_ops.client.batch.contact import make_contact
 from qwen_fp8_ops.client.batch.door import phase
-from qwen_fp8_ops.client.batch.inputs import Listed, Selection, Shard
+from qwen_fp8_ops.client.batch.inputs import Listed
 from qwen_fp8_ops.client.batch.item import Item, Outcome, Source
 from qwen_fp8_ops.client.batch.journal import Journal
-from qwen_fp8_ops.client.batch.records import Records
 from qwen_fp8_ops.client.batch.run import carry_out
 from qwen_fp8_ops.client.batch.tally import Tally
 from qwen_fp8_ops.client.failures import ApiError
 from qwen_fp8_ops.client.request import Limits
 from qwen_fp8_ops.errors import ConfigError, NotRunningError, OpsError
 from tests.batch.quick_server import MODEL, Ask, Say, answer, by_content, error, models_page, serving
-from tests.batch.scenery import RECIPE, make_images, options, run_batch, texts
+from tests.batch.scenery import RECIPE, make_images, options, outcomes, run_batch, texts
 from tests.ports import free_port
 from tests.waiting import wait_for
 
@@ -34,11 +31,6 @@ SHORT = Limits(read_seconds=0.5)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
-
-
-def outcomes(path: Path) -> dict[str, Outcome]:
-    with Records(path) as records:
-        return {outcome.id: outcome for outcome in records}
 
 
 def test_every_item_is_asked_once_and_kept(tmp_path: Path) -> None:
@@ -317,20 +309,6 @@ def test_the_pace_adapts_to_the_server(tmp_path: Path, monkeypatch: pytest.Monke
         assert server.most_at_once <= 16
 
 
-def test_shares_hold_every_item_once_and_stay_when_items_are_added() -> None:
-    few, many = texts(100), texts(1000)
-    shares = [[item.id for item in Selection(many, Shard(number, 7))] for number in range(1, 8)]
-    assert sorted(id for share in shares for id in share) == sorted(item.id for item in many)
-    assert all(100 < len(share) < 190 for share in shares)
-    for of in (2, 4, 8, 16):  # also for names that differ in a digit alone
-        counts = [sum(Shard(number, of).holds(f"{name:05d}.jpg") for name in range(1600)) for number in range(1, of + 1)]
-        assert min(counts) > 0.6 * 1600 / of
-    for number in range(1, 8):
-        assert {item.id for item in Selection(few, Shard(number, 7))} <= set(shares[number - 1])
-    assert [item.id for item in Selection(few, None, 3)] == ["item 0", "item 1", "item 2"]
-    assert Selection(few, None, 3).count() == 3
-
-
 def test_the_model_that_is_asked_for() -> None:
     with serving(pages={"/v1/models": models_page("first", "second")}) as server:
         contact = make_contact(lambda: Endpoint(server.url), limits=Limits(), patience_seconds=30, say=print)
@@ -347,54 +325,6 @@ def test_the_model_that_is_asked_for() -> None:
 )
 def test_a_page_that_says_nothing_stops_nobody(page: bytes) -> None:
     assert phase(200, page) == ""
-
-
-def test_the_end_of_our_own_job_is_kept_in_mind(tmp_path: Path) -> None:
-    with serving(lambda ask: answer("x", pause=0.05)) as server:
-        tally, said = run_batch(tmp_path / "j", server.url, texts(1000), ends_at=time.time() + 61)
-    assert tally.interrupted
-    assert "Stopping: this job's time is nearly over." in said
-    assert 0 < tally.answered < 1000
-    assert len(outcomes(tmp_path / "j")) == tally.answered
-
-
-def test_what_does_not_come_before_the_end_of_our_own_job_is_given_up(tmp_path: Path) -> None:
-    """SLURM would kill us while we wait for it, and nothing would be published."""
-    with serving(lambda ask: answer("x") if ask.number < 5 else Say(hang=True)) as server:
-        tally, said = run_batch(tmp_path / "j", server.url, texts(20), ends_at=time.time() + 31.5, limits=Limits(read_seconds=20))
-    assert said[-1] == "Giving up 4 requests that are still on their way: this job's time is over."
-    assert (tally.interrupted, tally.answered, len(outcomes(tmp_path / "j"))) == (True, 5, 5)
-
-
-def test_a_third_ctrl_c_does_not_hit_what_the_second_one_left_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sync, saving = Journal.sync, threading.Event()
-
-    def interrupted_sync(journal: Journal) -> None:
-        if saving.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
-        sync(journal)
-
-    def press_twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        wait_for(lambda: any("Ctrl+C again" in line for line in said), "the first was heard")
-        saving.set()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def script(ask: Ask) -> Say:
-        if ask.number == 5:
-            threading.Thread(target=press_twice).start()
-        return by_content(ask) if ask.number < 5 else Say(hang=True)
-
-    monkeypatch.setattr(Journal, "sync", interrupted_sync)
-    said: list[str] = []
-    tally = Tally()
-    with serving(script) as server:
-        journal = Journal(tmp_path / "j", RECIPE)
-        carry_out(texts(20), RECIPE, journal, lambda: Endpoint(server.url), options(concurrency=1), tally, said.append)
-        saving.clear()
-        journal.close()
-    assert (tally.interrupted, tally.answered) == (True, 5)
 
 
 def test_a_wait_that_no_outage_takes_is_not_waited() -> None:

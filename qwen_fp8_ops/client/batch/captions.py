@@ -8,7 +8,8 @@ from typing import Any
 
 from qwen_fp8_ops.client.batch.files import ResultFiles
 from qwen_fp8_ops.client.batch.item import Inputs
-from qwen_fp8_ops.client.batch.ordered import ordered, problem_of
+from qwen_fp8_ops.client.batch.ordered import ordered
+from qwen_fp8_ops.client.batch.problems import publish_problems
 from qwen_fp8_ops.client.batch.publish import write_lines, write_object, write_parquet
 from qwen_fp8_ops.client.batch.records import Records
 
@@ -48,15 +49,6 @@ def publish_captions(records: Records, inputs: Inputs, files: ResultFiles, form:
         write_parquet(path, _rows(records, inputs), COLUMNS)
     publish_problems(records, inputs, files)
     return path
-
-
-def publish_problems(records: Records, inputs: Inputs, files: ResultFiles) -> None:
-    """
-    Raises:
-        OpsError: the folder refuses it.
-    """
-    if not write_lines(files.problems, (problem for outcome in ordered(records, inputs) if (problem := problem_of(outcome)))):
-        files.problems.unlink(missing_ok=True)
 
 
 def _rows(records: Records, inputs: Inputs) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,8 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mappin
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     count = 0
-    with _put_in_place(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    # pyarrow itself opens no path that is not UTF-8.
+    with _put_in_place(path) as temporary, open(temporary, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(rows):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)

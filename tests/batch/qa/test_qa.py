@@ -168,6 +168,7 @@ def test_bad_rows_are_told_before_anything_is_asked(exam: Exam, capsys: pytest.C
         ):
             assert re.search(rf"row {number}\b.*{why}", err), (number, err)
         assert exam.ask(server, "--skip-bad") == 0
+    assert "5 rows left out" in capsys.readouterr().out
     assert [*exam.result] == ["q000"]
     assert [row["row"] for row in exam.metrics["skipped_rows"]] == [2, 3, 4, 5, 6]
 
@@ -323,8 +324,9 @@ def test_paths_that_are_no_text_are_told_readably(exam: Exam, tmp_path: Path, ca
     exam.file = exam.file.rename(tmp_path / os.fsdecode(b"\xe9.parquet"))
     exam.out = tmp_path / os.fsdecode(b"out \xe9")
     with answering(perfect) as server:
-        assert exam.ask(server) == 0
+        assert exam.ask(server, "--format", "parquet") == 0
     assert "out \\xe9" in capsys.readouterr().out
+    assert exam.path("_results.parquet").exists()
     assert exam.metrics["dataset_path"].endswith("caf\\xe9")
     assert exam.metrics["question_path"].endswith("\\xe9.parquet")
 

@@ -101,7 +101,8 @@ def _parquet(path: Path) -> Iterator[Row]:
         ) from error
     done = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        # pyarrow itself opens no path that is not UTF-8.
+        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             present = [name for name in file.schema_arrow.names if name in COLUMNS]
             _check_columns(path, present if set(NEEDED) <= set(present) else file.schema_arrow.names)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=present):

@@ -20,6 +20,7 @@ def as_text(metrics: dict[str, Any]) -> str:
         f"accuracy {_percent(metrics['overall_accuracy'])}: {metrics['correct_answers']} of {metrics['total_questions']} right"
         f" (95 % confidence: {_percent(interval['low'])} to {_percent(interval['high'])})"
     ]
+    left_out = len(metrics["skipped_rows"])
     reasons = ", ".join(f"{count} {why}" for why, count in metrics["not_extracted_reasons"].items())
     rest = [
         f"{metrics['wrong']} wrong",
@@ -27,7 +28,7 @@ def as_text(metrics: dict[str, Any]) -> str:
         f"{metrics['errors']} failed",
         *([f"{metrics['truncated']} cut by --max-tokens"] if metrics["truncated"] else []),
         *([f"{metrics['not_asked']} not asked yet"] if metrics["not_asked"] else []),
-        *([f"{len(metrics['skipped_rows'])} rows left out"] if metrics["skipped_rows"] else []),
+        *([f"{left_out} row{'s' if left_out > 1 else ''} left out"] if left_out else []),
     ]
     lines.append(f"  {', '.join(rest)}")
     if "repeats" in metrics:
