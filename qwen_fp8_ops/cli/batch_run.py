@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_fp8_ops.cli.batch_screen import screen_for
 from qwen_fp8_ops.cli.batch_service import Service, service_of
+from qwen_fp8_ops.cli.common import nobody_reads
 from qwen_fp8_ops.client.batch.contact import Contact, make_contact
 from qwen_fp8_ops.client.batch.files import ResultFiles, safe_name
 from qwen_fp8_ops.client.batch.folder import readable
@@ -162,6 +163,14 @@ def _job_ends_at(text: str) -> float | None:
     begun in it keeps its environment.
     """
     return float(text) if text.isdecimal() and float(text) > time.time() else None
+
+
+def give(call: Call, value: dict[str, Any], text: str) -> None:
+    """As ``call.give``; but a reader that went away does not change how the run ended, nor its exit code."""
+    try:
+        call.give(value, text)
+    except BrokenPipeError:
+        nobody_reads()
 
 
 def as_json(finished: Finished, files: ResultFiles, **more: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def caption(call: Call, dataset_path: Path, batch: BatchOptions, **options: Any)
 
     The result is OUTPUT/captions/MODEL/MODEL_STYLE.json.
     """
-    from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, result_files
+    from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, give, result_files
     from qwen_fp8_ops.client.batch.captions import publish_captions
     from qwen_fp8_ops.client.batch.folder import check_folder, readable
     from qwen_fp8_ops.client.batch.images import require_pillow
@@ -75,7 +75,7 @@ def caption(call: Call, dataset_path: Path, batch: BatchOptions, **options: Any)
             raise finished.error
         if finished.error is not None or finished.tally.interrupted:
             break
-    call.give({"schema": 1, "ok": code is ExitCode.DONE, "runs": values, "error": values[-1]["error"]}, "\n".join(value["result"] for value in values))
+    give(call, {"schema": 1, "ok": code is ExitCode.DONE, "runs": values, "error": values[-1]["error"]}, "\n".join(value["result"] for value in values))
     return code
 
 

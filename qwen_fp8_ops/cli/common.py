@@ -87,6 +87,11 @@ class Call:
         print(json.dumps(value, ensure_ascii=False) if self.speak_json else text, flush=True)
 
 
+def nobody_reads() -> None:
+    """The reader of our stdout went away (``| head``): what is left to print goes nowhere. Python would else complain at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb the global options and, as its first argument, the ``Call`` they belong to."""
 

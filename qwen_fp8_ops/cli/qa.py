@@ -50,7 +50,7 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
     FILE has the columns qid, question, answer and image (a path or a list of them), and if there are: choices, category, source. The
     results are OUTPUT/qa/MODEL/MODEL_qa_results.json and MODEL_qa_metrics.json. What counts as an answer: docs/qa.md.
     """
-    from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, result_files
+    from qwen_fp8_ops.cli.batch_run import Batch, as_json, as_text, exit_code, give, result_files
     from qwen_fp8_ops.client.batch.folder import readable
     from qwen_fp8_ops.client.batch.images import require_pillow
     from qwen_fp8_ops.client.batch.item import Recipe
@@ -88,7 +88,7 @@ def qa(call: Call, question_path: Path, dataset_path: Path, batch: BatchOptions,
         text = _text(published, wrong_ones(finished.journal, whole, facts.tolerance) if options["show_errors"] else ())
     if finished.error is not None and not call.speak_json:
         raise finished.error
-    call.give({"schema": 1, **value}, text)
+    give(call, {"schema": 1, **value}, text)
     return exit_code(finished)
 
 

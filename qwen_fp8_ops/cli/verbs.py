@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import Any
 
 import click
 
+from qwen_fp8_ops.cli.common import nobody_reads
 from qwen_fp8_ops.errors import ExitCode
 
 VERBS: dict[str, str] = {
@@ -40,10 +39,8 @@ class LazyVerbs(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # The reader of our output went away (`| head`): not a failure, of which click would make an exit 1. Python would
-            # complain again at its own exit, when it writes what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return ExitCode.DONE
+            nobody_reads()
+            return ExitCode.DONE  # not a failure, of which click would make an exit 1
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

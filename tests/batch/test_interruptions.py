@@ -88,7 +88,7 @@ def test_ctrl_c_that_ends_the_reader_first_is_still_heard(tmp_path: Path) -> Non
         process.stderr.close()
         process.stdout.close()
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        assert process.wait(60) == 130
         assert server.asked < 150
         assert len(captioner.captions) == server.asked
 
