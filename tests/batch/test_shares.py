@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from qwen_fp8_ops.client.batch.inputs import Selection, Shard
+from qwen_fp8_ops.client.batch.journal import lock_of
+from qwen_fp8_ops.outside import lock, process
 from tests.batch.quick_server import FOLDER, QuickServer, answer
 from tests.batch.scenery import Captioner, call, texts, told
 
@@ -65,3 +68,20 @@ def test_shares_that_were_done_anew_replace_what_was_put_together_before(caption
     assert (code, "max_tokens: 9 -> 256" in err) == (2, True)
     assert told(capsys, *call(captioner, "--merge", "--overwrite"))[0] == 0
     assert [*captioner.captions.values()] == ["Once more."] * 12
+    server.script = lambda ask: answer("And in more shares.")
+    for number in (1, 2, 3):
+        assert told(capsys, *call(captioner, "--shard", f"{number}/3", "--overwrite"))[0] == 0
+    assert told(capsys, *call(captioner, "--merge", "--overwrite"))[0] == 0
+    assert [*captioner.captions.values()] == ["And in more shares."] * 12
+
+
+def test_a_share_that_died_on_another_host_says_how_to_go_on(captioner: Captioner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, *call(captioner, "--shard", "1/1"))[0] == 0
+    left = lock_of(captioner.file("_simple.shard-1-of-1.journal.jsonl"))
+    lock.acquire(left, process.Identity("node042", "boot", 4711, 1, "99"))
+    code, _, err = told(capsys, *call(captioner, "--merge"))
+    assert code == 1
+    assert "process 4711 of node042" in err
+    assert shlex.split(err.partition("If it died there: ")[2].splitlines()[0]) == ["rm", str(left)]
+    left.unlink()
+    assert told(capsys, *call(captioner, "--merge"))[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,18 +34,25 @@ def merge_shards(files: ResultFiles, *, overwrite: bool = False) -> tuple[Journa
         )
     for path in journals.values():
         _refuse_running(path)
-    recipe = _recipe(next(iter(journals.values())))
+    # Where there are shares of two runs, of 4 and then of 8, it is the later answer that counts.
+    latest_first = sorted(journals.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    recipe = _recipe(latest_first[0])
     with ExitStack() as undo:
         whole = undo.enter_context(Journal(files.journal, recipe, overwrite=overwrite))
-        for path in journals.values():
-            _take_over(whole, path)
+        answered: set[int] = set()
+        for path in latest_first:
+            _take_over(whole, path, answered)
         whole.sync()
         undo.pop_all()
     wanted = {Shard(number, shard.of) for shard in journals for number in range(1, shard.of + 1)}
     return whole, tuple(sorted(wanted - set(journals), key=lambda shard: (shard.of, shard.number)))
 
 
-def _take_over(whole: Journal, path: Path) -> None:
+def _take_over(whole: Journal, path: Path, answered: set[int]) -> None:
+    """
+    Args:
+        answered: hashes of the ids that shares have answered so far; those of this one are added.
+    """
     with Records(path) as share:
         if share.head is not None and share.head["recipe"] != whole.head_recipe:
             raise OpsError(
@@ -54,15 +62,21 @@ def _take_over(whole: Journal, path: Path) -> None:
             )
         for outcome in share:
             before = whole.find(outcome.id)
-            if before is None or (outcome.ok and (not before.ok or before.prints != outcome.prints)):
+            newer = outcome.ok and hash(outcome.id) not in answered
+            if before is None or (newer and (not before.ok or before.prints != outcome.prints)):
                 whole.append(outcome)
+            if outcome.ok:
+                answered.add(hash(outcome.id))
 
 
 def _refuse_running(path: Path) -> None:
     holder = lock.holder(lock_of(path))
     if holder is not None and (holder.alive or not holder.here):
+        died = "" if holder.here else f" If it died there: {shlex.join(['rm', str(lock_of(path))])}"
         raise OpsError(
-            f"The share {path.name} is still being written, by process {holder.pid} of {holder.host}", code="journal-in-use", fix="Merge when it has ended."
+            f"The share {path.name} is still being written, by process {holder.pid} of {holder.host}",
+            code="journal-in-use",
+            fix=f"Merge when it has ended.{died}",
         )
 
 
