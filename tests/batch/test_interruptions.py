@@ -93,6 +93,16 @@ def test_ctrl_c_that_ends_the_reader_first_is_still_heard(tmp_path: Path) -> Non
         assert len(captioner.captions) == server.asked
 
 
+def test_a_full_disk_behind_stdout_is_told_and_costs_no_result(captioner: Captioner) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "qwen_fp8_ops", "caption", *call(captioner)]
+        done = subprocess.run(command, cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Error: The result is saved but cannot be printed: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(captioner.captions) == 12
+
+
 def test_with_closed_streams_it_works_and_writes_into_no_file_of_ours(captioner: Captioner) -> None:
     command = [sys.executable, "-m", "qwen_fp8_ops", "caption", *call(captioner)]
     done = subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *command], cwd=CHECKOUT, timeout=120)
