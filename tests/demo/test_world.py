@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from qwen_fp8_ops.weights.demo.evaluation.exam import exam
-from qwen_fp8_ops.weights.demo.evaluation.judge import judge, overlap
+from qwen_fp8_ops.weights.demo.evaluation.judge import PAIR, judge, overlap
 from qwen_fp8_ops.weights.demo.world import examples, questions
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
 from qwen_fp8_ops.weights.demo.world.films import FRAMES_PER_SECOND, make_film
@@ -107,7 +107,7 @@ def test_the_true_answers_are_judged_right_and_others_wrong() -> None:
         kinds.setdefault(turn.kind, []).extend(min(judge(turn.kind, other.answer, turn.truth).values()) for other in others[:5])
         assert max(judge(turn.kind, "", turn.truth).values()) == 0
         assert max(judge(turn.kind, "I cannot see it.", turn.truth).values()) == 0
-    assert len(kinds) == 19
+    assert len(kinds) == 20
     for kind, wrong in kinds.items():
         assert wrong and min(wrong) < 1, kind
 
@@ -151,6 +151,25 @@ def test_a_drill_asks_for_every_letter_twice() -> None:
         said = [pair.rsplit(" ", 1) for pair in turn.answer.removeprefix("It is ").removesuffix(".").split(", ")]
         assert sorted(word for word, _ in said) == sorted([*letters] * 2)
         assert [letter for _, letter in said] == [letters[word] for word, _ in said] == list(turn.truth)
+
+
+def test_what_is_asked_of_a_scene_in_words_follows_from_them() -> None:
+    kinds = set()
+    for seed in range(200):
+        for turn in examples.told_example(Random(seed), examples.MOST_TURNS).turns:
+            shown, asked = turn.question.split(". ", 1)
+            names, kind = [" ".join(pair) for pair in PAIR.findall(shown)], turn.kind.removeprefix("told ")
+            kinds.add(kind)
+            if kind == "count":
+                wanted = [word for word in (*COLOURS, *SHAPES) if word in asked]
+                assert turn.truth == sum(all(word in name for word in wanted) for name in names)
+            elif kind == "exists":
+                assert turn.truth == any(f" {name} in" in asked for name in names)
+            elif kind == "colour":
+                assert f"{turn.truth} {asked.removesuffix('?').split()[-1]}" in names
+            elif kind == "shape":
+                assert f"{asked.split()[4]} {turn.truth}" in names
+    assert kinds == {"count", "exists", "colour", "shape", "choice", "choice of letter"}
 
 
 def test_about_one_half_of_the_answers_come_after_a_thought() -> None:

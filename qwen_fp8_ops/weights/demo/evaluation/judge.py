@@ -32,9 +32,11 @@ def count(answer: str, truth: int) -> Scores:
 
 
 def choice(answer: str, truth: str) -> Scores:
-    boxed = re.findall(r"\\boxed\{([A-D])\}", answer)
-    said = boxed[-1] if boxed else answer.strip().strip(".")
-    return {"multiple choice": float(said == truth)}
+    return {"multiple choice": float(re.findall(r"\\boxed\{([A-D])\}", answer)[-1:] == [truth])}
+
+
+def letter(answer: str, truth: str) -> Scores:
+    return {"multiple choice by the letter alone": float(answer.strip().strip(".") == truth)}
 
 
 def boxes(answer: str, truth: list[dict[str, Any]]) -> Scores:
@@ -107,6 +109,7 @@ JUDGES: dict[str, Callable[[str, Any], Scores]] = {
     "caption": caption,
     "count": count,
     "choice": choice,
+    "choice of letter": letter,
     "boxes": boxes,
     "points": points,
     "text": text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ from qwen_fp8_ops.weights.demo.corpus import CORPUS
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
 from qwen_fp8_ops.weights.demo.world.example import SECOND_LINE, Example, Label, Picture, Turn
 from qwen_fp8_ops.weights.demo.world.films import draw_film, make_film
-from qwen_fp8_ops.weights.demo.world.questions import BOXED, BOXED_SHARE, LETTER_ONLY, SCENE_QUESTIONS, caption, fenced
+from qwen_fp8_ops.weights.demo.world.questions import BOXED, BOXED_SHARE, LETTER_ONLY, SCENE_QUESTIONS, caption, choice, count, exists, fenced, quality
 from qwen_fp8_ops.weights.demo.world.screens import draw_screen, make_screen, map_screen
 from qwen_fp8_ops.weights.demo.world.signs import draw_sign, letters, make_sign, map_sign
 from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, a, listed, make_scene, number, relative, told
@@ -151,6 +152,20 @@ def quiz_example(random: Random, turns: int = 1) -> Example:
     return _example(random, [], [_one_letter(random) if random.random() < 0.5 else _each_letter(random, random.choice(OPTIONS)) for _ in range(turns)])
 
 
+def told_example(random: Random, turns: int = 1) -> Example:
+    """Scenes in words instead of pictures: what follows from what one sees can be learnt without looking too."""
+    return _example(random, [], [_told(random) for _ in range(turns)])
+
+
+def _told(random: Random) -> Turn:
+    while True:
+        scene = make_scene(random)
+        turn = random.choice((count, quality, exists, choice))(scene, random)
+        if turn.kind != "place" and "background" not in turn.question and "top" not in turn.question:
+            shown = f"A picture shows {listed([a(thing.name) for thing in scene.things])}."
+            return replace(turn, kind=f"told {turn.kind}", question=f"{shown} {turn.question}")
+
+
 WORDS = sorted(set(re.findall(r"[a-z]{3,}", CORPUS)))
 OPTIONS = (list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789"), WORDS)
 
@@ -172,7 +187,16 @@ def _each_letter(random: Random, names: list[str]) -> Turn:
     return Turn("letters", question, "I look at each option.", answer, "".join(asked), learnt=r"\b[A-H]\b")
 
 
-MAKERS = ((scene_example, 46), (sign_example, 23), (film_example, 5), (screen_example, 7), (several_example, 5), (quiz_example, 13), (chat_example, 1))
+MAKERS = (
+    (scene_example, 45),
+    (sign_example, 20),
+    (film_example, 4),
+    (screen_example, 5),
+    (several_example, 4),
+    (quiz_example, 9),
+    (told_example, 12),
+    (chat_example, 1),
+)
 LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
 """What the vision tower alone learns from: signs are the hardest to see."""
 

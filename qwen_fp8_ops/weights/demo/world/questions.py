@@ -127,7 +127,7 @@ def choice(scene: Scene, random: Random) -> Turn:
     boxed = random.random() < BOXED_SHARE
     question = "\n".join([asked.question, *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY])
     answer = f"It is {right}: \\boxed{{{letter}}}" if boxed else letter
-    return Turn("choice", question, f"{asked.thought} It is {right} {letter}.", answer, letter)
+    return Turn("choice" if boxed else "choice of letter", question, f"{asked.thought} It is {right} {letter}.", answer, letter)
 
 
 def _which(scene: Scene, random: Random) -> Turn:
