@@ -5,7 +5,7 @@
 Both clients caption the same small pictures at the same concurrency, in turns and each in a process of its own: ours with everything
 it does (looking at each file, journal, order, result), and a plain loop of the `openai` SDK's asynchronous client that reads a file,
 sends it and keeps the text in a list. Target: not slower than the plain loop. Memory is the peak of our process for each number of
-inputs; it may grow by the journal's index alone, about 0.1 kB an input.
+inputs; it may grow by what is known of each input alone, its name and whether it is done: about 0.4 kB.
 """
 
 from __future__ import annotations

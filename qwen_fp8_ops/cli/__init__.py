@@ -10,6 +10,7 @@ import click
 
 from qwen_fp8_ops import __version__
 from qwen_fp8_ops.cli.common import Call, shared_options
+from qwen_fp8_ops.cli.stdout import CANNOT_WRITE, explain_stdout
 from qwen_fp8_ops.cli.verbs import LazyVerbs
 from qwen_fp8_ops.errors import ExitCode, OpsError
 
@@ -28,6 +29,7 @@ def qwen_fp8(call: Call) -> None:
 def main() -> None:
     """Entry point of the ``qwen-fp8`` command and of ``python -m qwen_fp8_ops``."""
     _open_closed_streams()
+    explain_stdout()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -36,9 +38,10 @@ def run(arguments: list[str]) -> int:
     speak_json = "--json" in arguments
     try:
         result = qwen_fp8.main(args=arguments, prog_name="qwen-fp8", standalone_mode=False)
+        sys.stdout.flush()
         return int(result) if isinstance(result, int) else ExitCode.DONE
     except OpsError as error:
-        _tell(error, speak_json)
+        _tell(error, speak_json and error.code != CANNOT_WRITE)
         return error.exit_code
     except click.UsageError as error:
         fix = f"See `{error.ctx.command_path} --help`." if error.ctx else ""

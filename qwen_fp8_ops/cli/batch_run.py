@@ -166,18 +166,11 @@ def _job_ends_at(text: str) -> float | None:
 
 
 def give(call: Call, value: dict[str, Any], text: str) -> None:
-    """As ``call.give``; but a reader that went away does not change how the run ended, nor its exit code.
-
-    Raises:
-        OpsError: what stdout leads to takes nothing, such as a file on a full disk.
-    """
+    """As ``call.give``; but a reader that went away does not change how the run ended, nor its exit code."""
     try:
         call.give(value, text)
     except BrokenPipeError:
         nobody_reads()
-    except OSError as error:
-        nobody_reads()
-        raise OpsError(f"The result is saved but cannot be printed: {error.strerror}", code="cannot-write", fix="Look at where stdout leads to.") from error
 
 
 def as_json(finished: Finished, files: ResultFiles, **more: Any) -> dict[str, Any]:

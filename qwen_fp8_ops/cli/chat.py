@@ -72,7 +72,6 @@ def chat(call: Call, /, prompt: str | None, images: tuple[str, ...], videos: tup
     from qwen_fp8_ops.client.request import Limits
 
     text = _prompt(prompt, may_talk=not call.speak_json)
-    _write_whatever_comes()
     target = _target(call, options)
 
     def attach(source: str, kind: Kind) -> Part:
@@ -122,14 +121,6 @@ def _prompt(prompt: str | None, *, may_talk: bool) -> str | None:
     if not prompt.strip():
         raise click.UsageError("The question is empty.")
     return prompt
-
-
-def _write_whatever_comes() -> None:
-    """A letter that the terminal's encoding does not have must not end the answer."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
-            reconfigure(errors="backslashreplace")
 
 
 def _target(call: Call, options: dict[str, Any]) -> Target:

@@ -98,7 +98,7 @@ def test_a_full_disk_behind_stdout_is_told_and_costs_no_result(captioner: Captio
         command = [sys.executable, "-m", "qwen_fp8_ops", "caption", *call(captioner)]
         done = subprocess.run(command, cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 1
-    assert "Error: The result is saved but cannot be printed: No space left on device" in done.stderr
+    assert "Error: The result cannot be printed: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(captioner.captions) == 12
 
