@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -44,8 +45,10 @@ class RealService(LiveService):
         return time.monotonic() - began
 
     def wait_answers(self) -> None:
-        """Looks into the state file: a `status` after the other would take a good part of the time that is measured."""
-        wait_for(lambda: self.state() == "ready" and put(self.port, "", 0, False)[0] is End.WHOLE, "it answers", START_SECONDS)
+        """Looks into the state file: a `status` after the other would take a good part of the time that is measured. Each question is
+        another one: the same one in flight at two deaths would be refused as what kills the engine.
+        """
+        wait_for(lambda: self.state() == "ready" and put(self.port, uuid4().hex, 0, False)[0] is End.WHOLE, "it answers", START_SECONDS)
 
     def state(self) -> str:
         return str(json.loads((self.home / "run/state.json").read_text())["state"])
