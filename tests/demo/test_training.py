@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None or find_spec("torch") is None, reason="needs the cpu extra")
 
-SMALL = ["--look-steps", "30", "--batch", "3"]
+SMALL = ["--look-steps", "60", "--batch", "3"]
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -26,6 +27,13 @@ def command(folder: Path, *options: str) -> list[str]:
 def lines(folder: Path) -> list[dict[str, float]]:
     path = folder / "training.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = torch.load(folder / "training.pt", weights_only=True)["trainee"]
+    return found
 
 
 @pytest.mark.timeout(900)
@@ -41,13 +49,17 @@ def test_it_is_interrupted_goes_on_and_is_exported(tmp_path: Path) -> None:
     assert "Traceback" not in said
     kept = re.search(r"Kept at step (\d+). The same command goes on.", said)
     assert kept and 20 <= int(kept[1]) < 4000
-    end = int(kept[1]) // 20 * 20 + 20
+    end = max(80, int(kept[1]) // 20 * 20 + 20)
+    before = weights(training)
 
     done = subprocess.run(command(training, "--steps", str(end), *SMALL), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = lines(training)
     assert [line["step"] for line in found][-1] == end
-    assert found[0]["looks"] > found[-1]["looks"], "the vision tower learns within a few steps"
+    by_step = {line["step"]: line for line in found}
+    assert by_step[60]["answers"] < by_step[20]["answers"] - 1, "the language model learns within a few steps: from 6.6 to 4.0 when this was written"
+    still = [name for name, weight in weights(training).items() if weight.dim() > 1 and weight.equal(before[name])]
+    assert still == [], "nothing stays untrained, of the vision tower neither"
 
     exported = tmp_path / "exported"
     done = subprocess.run(

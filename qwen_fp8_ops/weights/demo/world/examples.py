@@ -42,9 +42,18 @@ MOST_TURNS = 5
 
 
 def scene_example(random: Random, turns: int = 1) -> Example:
-    scene = make_scene(random)
+    scene = _busy_scene(random)
     asks = random.choices([ask for ask, _ in SCENE_QUESTIONS], [often for _, often in SCENE_QUESTIONS], k=turns)
     return about_scene(scene, _different([ask(scene, random) for ask in asks]), random)
+
+
+def _busy_scene(random: Random) -> Scene:
+    """Of a few scenes the one in which most things share a colour or a shape: where all differ, every count is one."""
+    return max((make_scene(random) for _ in range(random.choice((1, 3)))), key=lambda scene: 2 * len(scene.things) - len({*_looks(scene)}))
+
+
+def _looks(scene: Scene) -> list[str]:
+    return [look for thing in scene.things for look in (thing.colour, thing.shape)]
 
 
 def about_scene(scene: Scene, turns: list[Turn], random: Random) -> Example:
@@ -159,7 +168,7 @@ def told_example(random: Random, turns: int = 1) -> Example:
 
 def _told(random: Random) -> Turn:
     while True:
-        scene = make_scene(random)
+        scene = _busy_scene(random)
         turn = random.choice((count, quality, exists, choice))(scene, random)
         if turn.kind != "place" and "background" not in turn.question and "top" not in turn.question:
             shown = f"A picture shows {listed([a(thing.name) for thing in scene.things])}."
