@@ -38,7 +38,6 @@ def run(arguments: list[str]) -> int:
     speak_json = "--json" in arguments
     try:
         result = qwen_fp8.main(args=arguments, prog_name="qwen-fp8", standalone_mode=False)
-        sys.stdout.flush()
         return int(result) if isinstance(result, int) else ExitCode.DONE
     except OpsError as error:
         _tell(error, speak_json and error.code != CANNOT_WRITE)

@@ -103,12 +103,11 @@ def _replace(folder: Path, bad: Bad, fetch: Fetch, say: Callable[[str], None]) -
     say(f"{bad}; fetching it")
     target = folder / bad.file
     kept = _step_aside(folder, bad.file) if os.path.lexists(target) else None
-    try:
+    with contextlib.ExitStack() as undo:  # at Ctrl+C as well: the folder must not be worse than before
+        if kept:
+            undo.callback(_put_back, kept, target)
         file = fetch(bad.file)
-    except BaseException:  # Ctrl+C as well: the folder must not be worse than before
-        if kept and not os.path.lexists(target):
-            os.replace(kept, target)
-        raise
+        undo.pop_all()
     _note(folder, file)
     if kept is None or kept.is_dir():
         return Repaired(bad.file, kept)  # a folder may hold anything; it is not ours to delete
@@ -127,10 +126,14 @@ def _step_aside(folder: Path, name: str) -> Path:
     return kept
 
 
+def _put_back(kept: Path, target: Path) -> None:
+    if not os.path.lexists(target):
+        os.replace(kept, target)
+
+
 def _note(folder: Path, file: ManifestFile) -> None:
     """The manifest learns of the new file at once: an interruption must not make it bad again."""
     manifest = manifests.read(folder)
     if manifest and manifest.revision:
         files = {**{known.name: known for known in manifest.files}, file.name: file}
         manifests.write(folder, dataclasses.replace(manifest, files=tuple(files.values())))
-

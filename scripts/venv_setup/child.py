@@ -6,6 +6,7 @@ import ctypes
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,25 +33,26 @@ def run(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], on_line: 
         OSError: the program cannot be started.
     """
     lines: list[str] = []
-    with subprocess.Popen(
-        list(argv),
-        cwd=cwd,
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - unsafe beside threads; there are none
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                lines.append(line)
-                on_line(line.rstrip("\n"))
-            process.wait()
-        except BaseException:
-            _end(process)
-            raise
+    with (
+        subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - unsafe beside threads; there are none
+        ) as process,
+        ExitStack() as undo,
+    ):
+        undo.callback(_end, process)
+        for line in process.stdout or ():
+            lines.append(line)
+            on_line(line.rstrip("\n"))
+        process.wait()
+        undo.pop_all()
     return Outcome(process.returncode, "".join(lines))
 
 

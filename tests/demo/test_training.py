@@ -36,6 +36,26 @@ def weights(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(600)
+def test_the_vision_tower_learns(tmp_path: Path) -> None:
+    """What the patches of the same few pictures show, in a process of its own, as torch is not for the one that the other tests run in."""
+    program = """
+import sys
+from pathlib import Path
+from qwen_fp8_ops.weights.demo.training.__main__ import Training
+from qwen_fp8_ops.weights.demo.training.model import Batch
+from qwen_fp8_ops.weights.demo.training.stream import encoded
+from qwen_fp8_ops.weights.demo.world import examples
+training = Training(Path(sys.argv[1]), seed=1, steps=4000, look_steps=4000, batch=3, rate=5e-3)
+pictures = encoded(training.encoder, 1, 6, examples.make_to_look_at)
+print(*(float(training.learn(Batch(pictures))["looks"]) for _ in range(40)))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [float(loss) for loss in done.stdout.split()]
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
 @pytest.mark.timeout(900)
 def test_it_is_interrupted_goes_on_and_is_exported(tmp_path: Path) -> None:
     training = tmp_path / "a training"

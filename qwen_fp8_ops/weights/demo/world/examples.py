@@ -170,7 +170,7 @@ def _told(random: Random) -> Turn:
     while True:
         scene = _busy_scene(random)
         turn = random.choice((count, quality, exists, choice))(scene, random)
-        if turn.kind != "place" and "background" not in turn.question and "top" not in turn.question:
+        if "Where" not in turn.question and "background" not in turn.question:
             shown = f"A picture shows {listed([a(thing.name) for thing in scene.things])}."
             return replace(turn, kind=f"told {turn.kind}", question=f"{shown} {turn.question}")
 
