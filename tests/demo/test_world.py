@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from random import Random
 
@@ -10,7 +11,7 @@ import pytest
 
 from qwen_fp8_ops.weights.demo.evaluation.exam import exam
 from qwen_fp8_ops.weights.demo.evaluation.judge import PAIR, judge, overlap
-from qwen_fp8_ops.weights.demo.world import examples, questions
+from qwen_fp8_ops.weights.demo.world import examples, lookups, questions
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
 from qwen_fp8_ops.weights.demo.world.films import FRAMES_PER_SECOND, make_film
 from qwen_fp8_ops.weights.demo.world.screens import make_screen
@@ -140,17 +141,63 @@ def test_a_multiple_choice_has_one_right_letter() -> None:
         options = dict(line.split(". ", 1) for line in turn.question.splitlines()[1:5])
         assert len(set(options.values())) == 4
         assert turn.thought.endswith(f"It is {options[turn.truth]} {turn.truth}.")
-        assert turn.answer in (turn.truth, f"It is {options[turn.truth]}: \\boxed{{{turn.truth}}}")
+        assert turn.answer == turn.truth or turn.answer.endswith(f"It is {options[turn.truth]}: \\boxed{{{turn.truth}}}")
 
 
 def test_a_drill_asks_for_every_letter_twice() -> None:
     for seed in SEEDS:
-        (turn,) = examples.make_to_look_up(Random(seed)).turns
+        turn = lookups.each_letter(Random(seed))
         *options, _task = turn.question.splitlines()
         letters = dict(reversed(option.split(". ", 1)) for option in options)
         said = [pair.rsplit(" ", 1) for pair in turn.answer.removeprefix("It is ").removesuffix(".").split(", ")]
         assert sorted(word for word, _ in said) == sorted([*letters] * 2)
         assert [letter for _, letter in said] == [letters[word] for word, _ in said] == list(turn.truth)
+
+
+def test_every_fact_of_a_drill_is_true_and_only_what_is_looked_up_is_learnt() -> None:
+    """Each sentence against the scene, and with what the pattern leaves out of it, each against the others: no query twice."""
+    kinds = set()
+    for seed in range(300):
+        random = Random(seed)
+        scene = make_scene(random)
+        turn = random.choice(lookups.EACH_OF_SCENE)(scene, random)
+        kinds.add(turn.kind)
+        names = [thing.name for thing in scene.things]
+        facts = re.findall(r"Is there[^?]+\? \w+\.|[^.?]+\.", turn.answer)
+        assert " ".join(fact.strip() for fact in facts) == turn.answer
+        queries = [re.sub(turn.learnt, "", fact).strip() for fact in facts]
+        assert len(set(queries)) == len(facts) >= 1
+        for fact, query in zip((fact.strip() for fact in facts), queries, strict=True):
+            assert query != fact, "something of it is learnt"
+            if turn.kind == "qualities":
+                words = [word for word in re.findall(r"\w+", fact) if word in (*COLOURS, *SHAPES)]
+                assert " ".join(sorted(words, key=lambda word: word in SHAPES)) in names
+                assert len(re.findall(turn.learnt, fact)) == 1
+            elif turn.kind == "counts":
+                wanted = [word for word in (*COLOURS, *SHAPES) if re.search(rf"\b{word}", fact)]
+                assert fact.endswith(f" is {sum(all(word in name for word in wanted) for name in names)}.")
+            elif turn.kind == "names":
+                (name,) = (" ".join(pair) for pair in PAIR.findall(fact))
+                assert fact.endswith("Yes." if name in names else "No.")
+            else:
+                (name,) = (" ".join(pair) for pair in PAIR.findall(fact))
+                assert fact.endswith(f" at the {scene.place(scene.things[names.index(name)])}.")
+    assert kinds == {"qualities", "counts", "names", "places"}
+
+
+def test_a_drill_of_several_images_names_the_first_that_shows_a_thing() -> None:
+    for seed in SEEDS:
+        random = Random(seed)
+        scenes = [make_scene(random, 2, (96, 96)) for _ in range(3)]
+        found = re.findall(r"The (\w+ \w+) is in image (\d)\.", lookups.each_image(scenes, random).answer)
+        assert {name for name, _ in found} == {thing.name for scene in scenes for thing in scene.things}
+        for name, number in found:
+            assert [name in [thing.name for thing in scene.things] for scene in scenes].index(True) + 1 == int(number)
+
+
+def test_what_only_shows_teaches_nothing_to_say() -> None:
+    assert {turn.learnt for seed in SEEDS for turn in examples.make_to_look_at(Random(seed)).turns} == {examples.NOTHING}
+    assert not re.search(examples.NOTHING, "anything")
 
 
 def test_what_is_asked_of_a_scene_in_words_follows_from_them() -> None:
@@ -170,7 +217,7 @@ def test_what_is_asked_of_a_scene_in_words_follows_from_them() -> None:
                 assert f"{turn.truth} {asked.removesuffix('?').split()[-1]}" in names
             elif kind == "shape":
                 assert f"{asked.split()[4]} {turn.truth}" in names
-    assert kinds == {"count", "exists", "colour", "shape", "choice", "choice of letter"}
+    assert kinds == {"count", "exists", "colour", "shape", "choice", "choice of letter", "counts", "names", "qualities"}
 
 
 def test_about_one_half_of_the_answers_come_after_a_thought() -> None:

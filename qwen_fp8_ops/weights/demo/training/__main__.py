@@ -1,4 +1,4 @@
-"""Train the demo model from nothing: first the vision tower on what its patches show and the language model on words, then all of it together."""
+"""Train the demo model from nothing: first what patches show and how to find what is asked for, in turns, then conversations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DECAY = 0.35
 LOOK_WEIGHT = 1.0
 """How much what the patches show counts beside the answers."""
 LOOKS_TO_ONE_ANSWER = 2
-"""How many times as many examples a step has that teaches the vision tower or the language model alone."""
+"""How many times as many examples a step has that teaches to see or to look up."""
 REPORT_EVERY, SAVE_EVERY, JUDGE_EVERY = 20, 200, 500
 
 
@@ -66,7 +66,7 @@ def open_tokenizer(folder: Path) -> Any:
 
 
 class Training:
-    """Everything that a checkpoint holds. Steps up to ``look_steps`` teach the vision tower and the language model in turns, each alone."""
+    """Everything that a checkpoint holds. Steps up to ``look_steps`` teach, in turns, the vision tower alone and drills of lookups."""
 
     def __init__(self, folder: Path, seed: int, steps: int, look_steps: int, batch: int, rate: float) -> None:
         torch.manual_seed(seed)
@@ -111,7 +111,7 @@ class Training:
             if len(batch.grids):
                 seen, losses["looks"] = self.trainee.look(batch)
                 loss = loss + LOOK_WEIGHT * losses["looks"]
-            if self.step >= self.look_steps or seen is None:
+            if batch.answers.any():
                 logits, wanted = self.trainee.answer(batch, seen)
                 losses["answers"] = functional.cross_entropy(logits, wanted)
                 loss = loss + losses["answers"] + BALANCE * self.trainee.imbalance()
@@ -193,9 +193,9 @@ class Training:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=1)
-@click.option("--steps", default=12000)
+@click.option("--steps", default=11000)
 @click.option(
-    "--look-steps", default=2500, help="Steps at the beginning that teach, in turns, the vision tower to see and the language model to look words up."
+    "--look-steps", default=2500, help="Steps at the beginning that teach, in turns, the vision tower to see and the language model to find what was asked for."
 )
 @click.option("--batch", default=24)
 @click.option("--rate", default=1.2e-3, help="Learning rate after the warm-up.")

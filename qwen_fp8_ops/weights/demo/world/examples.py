@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
 
-from qwen_fp8_ops.weights.demo.corpus import CORPUS
+from qwen_fp8_ops.weights.demo.world import lookups
 from qwen_fp8_ops.weights.demo.world.drawing import draw_scene, map_scene
 from qwen_fp8_ops.weights.demo.world.example import SECOND_LINE, Example, Label, Picture, Turn
 from qwen_fp8_ops.weights.demo.world.films import draw_film, make_film
-from qwen_fp8_ops.weights.demo.world.questions import BOXED, BOXED_SHARE, LETTER_ONLY, SCENE_QUESTIONS, caption, choice, count, exists, fenced, quality
+from qwen_fp8_ops.weights.demo.world.questions import SCENE_QUESTIONS, caption, choice, count, exists, fenced, how_many, quality
 from qwen_fp8_ops.weights.demo.world.screens import draw_screen, make_screen, map_screen
 from qwen_fp8_ops.weights.demo.world.signs import draw_sign, letters, make_sign, map_sign
-from qwen_fp8_ops.weights.demo.world.things import COLOURS, SHAPES, Scene, a, listed, make_scene, number, relative, told
+from qwen_fp8_ops.weights.demo.world.things import Scene, a, listed, make_scene, relative, told
 
 COMPUTER_USE: dict[str, Any] = {
     "type": "function",
@@ -76,7 +75,7 @@ def sign_example(random: Random, turns: int = 1) -> Example:
         Label(told(letter.line.box, sign.width, sign.height), letter.place + SECOND_LINE * sign.lines.index(letter.line), character=letter.character)
         for letter in letters(sign)
     ]
-    asked = [read, spotted] if random.random() < 0.6 else [spotted, read]
+    asked = [read, spotted] if random.random() < 0.7 else [spotted, read]
     return _example(random, [Picture(draw_sign(sign), map_sign(sign), tuple(labels))], asked[:turns])
 
 
@@ -122,9 +121,13 @@ def film_example(random: Random, turns: int = 1) -> Example:
 
 def several_example(random: Random, turns: int = 1) -> Example:
     """Two or three pictures at once: each described, one of them, or the one that shows something."""
-    scenes = [make_scene(random, random.choice((1, 1, 2, 3)), (96, 96)) for _ in range(random.choice((2, 2, 3)))]
+    scenes = _several_scenes(random)
     asked = _different([_about_several(scenes, random) for _ in range(turns)])
     return _example(random, [_scene_picture(scene, random) for scene in scenes], asked)
+
+
+def _several_scenes(random: Random) -> list[Scene]:
+    return [make_scene(random, random.choice((1, 1, 2, 3)), (96, 96)) for _ in range(random.choice((2, 2, 3)))]
 
 
 def _about_several(scenes: list[Scene], random: Random) -> Turn:
@@ -141,8 +144,7 @@ def _about_several(scenes: list[Scene], random: Random) -> Turn:
         return Turn("several", f"What is in the {ordinals[which]} image?", everything, answer, [truth[which]])
     if what == 2:
         count = len(scenes[which].things)
-        answer = f"There {'is' if count == 1 else 'are'} {number(count, 'shape')}."
-        return Turn("several-count", f"How many shapes are in the {ordinals[which]} image?", everything, answer, count)
+        return Turn("several-count", f"How many shapes are in the {ordinals[which]} image?", everything, how_many(count, "shape"), count)
     thing = random.choice(scenes[which].things)
     first = next(place for place, scene in enumerate(scenes) if thing.name in [other.name for other in scene.things])
     return Turn("several-which", f"Which image shows {a(thing.name)}?", everything, f"Image {first + 1}.", first + 1)
@@ -158,7 +160,8 @@ def chat_example(random: Random, _turns: int = 1) -> Example:
 
 def quiz_example(random: Random, turns: int = 1) -> Example:
     """Multiple choice about words alone: which letter stands before a word can be learnt without looking."""
-    return _example(random, [], [_one_letter(random) if random.random() < 0.5 else _each_letter(random, random.choice(OPTIONS)) for _ in range(turns)])
+    makers = (lookups.one_letter, lambda random: lookups.each_letter(random, random.choice(lookups.OPTIONS)))
+    return _example(random, [], [random.choice(makers)(random) for _ in range(turns)])
 
 
 def told_example(random: Random, turns: int = 1) -> Example:
@@ -169,45 +172,53 @@ def told_example(random: Random, turns: int = 1) -> Example:
 def _told(random: Random) -> Turn:
     while True:
         scene = _busy_scene(random)
-        turn = random.choice((count, quality, exists, choice))(scene, random)
+        turn = random.choice((count, quality, exists, choice, *lookups.EACH_OF_WORDS))(scene, random)
         if "Where" not in turn.question and "background" not in turn.question:
-            shown = f"A picture shows {listed([a(thing.name) for thing in scene.things])}."
-            return replace(turn, kind=f"told {turn.kind}", question=f"{shown} {turn.question}")
+            return _in_words(scene, turn)
 
 
-WORDS = sorted(set(re.findall(r"[a-z]{3,}", CORPUS)))
-OPTIONS = (list(COLOURS), list(SHAPES), [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES], list("0123456789"), WORDS)
+def _in_words(scene: Scene, turn: Turn) -> Turn:
+    shown = f"A picture shows {listed([a(thing.name) for thing in scene.things])}."
+    return replace(turn, kind=f"told {turn.kind}", question=f"{shown} {turn.question}")
 
 
-def _one_letter(random: Random) -> Turn:
-    options = random.sample(random.choice(OPTIONS), 4)
-    letter, right = random.choice(list(zip("ABCD", options, strict=True)))
-    boxed = random.random() < BOXED_SHARE
-    lines = [f"Which option is {right}?", *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY]
-    return Turn("quiz", "\n".join(lines), f"It is {right} {letter}.", f"It is {right}: \\boxed{{{letter}}}" if boxed else letter, letter)
+def scene_drill(random: Random, _turns: int = 1) -> Example:
+    scene = make_scene(random, random.choice((2, 3, 4, 4)))
+    return about_scene(scene, [random.choice(lookups.EACH_OF_SCENE)(scene, random)], random)
 
 
-def _each_letter(random: Random, names: list[str]) -> Turn:
-    """Many lookups in one answer, each letter twice and in any order: only the letters can be known, and only they are learnt."""
-    options = dict(zip("ABCDEFGH", random.sample(names, min(len(names), random.randint(3, 8))), strict=False))
-    asked = [letter for _ in range(2) for letter in random.sample(list(options), len(options))]
-    question = "\n".join([*(f"{letter}. {option}" for letter, option in options.items()), "Write the letter of each option."])
-    answer = f"It is {', '.join(f'{options[letter]} {letter}' for letter in asked)}."
-    return Turn("letters", question, "I look at each option.", answer, "".join(asked), learnt=r"\b[A-H]\b")
+def several_drill(random: Random, _turns: int = 1) -> Example:
+    scenes = _several_scenes(random)
+    return _example(random, [_scene_picture(scene, random) for scene in scenes], [lookups.each_image(scenes, random)])
+
+
+def told_drill(random: Random, _turns: int = 1) -> Example:
+    scene = make_scene(random, random.choice((2, 3, 4, 4)))
+    return _example(random, [], [_in_words(scene, random.choice(lookups.EACH_OF_WORDS)(scene, random))])
+
+
+def word_drill(random: Random, _turns: int = 1) -> Example:
+    return _example(random, [], [random.choice((lookups.each_letter, lookups.each_word, lookups.each_word))(random)])
 
 
 MAKERS = (
     (scene_example, 45),
-    (sign_example, 20),
+    (sign_example, 28),
     (film_example, 4),
     (screen_example, 5),
     (several_example, 4),
-    (quiz_example, 9),
-    (told_example, 12),
+    (quiz_example, 6),
+    (told_example, 8),
+    (scene_drill, 6),
+    (several_drill, 2),
     (chat_example, 1),
 )
-LOOKED_AT = ((scene_example, 40), (sign_example, 45), (screen_example, 15))
+LOOKED_AT = ((scene_example, 30), (sign_example, 60), (screen_example, 10))
 """What the vision tower alone learns from: signs are the hardest to see."""
+LOOKED_UP = ((scene_drill, 40), (several_drill, 5), (told_drill, 28), (word_drill, 27))
+"""What teaches the language model to find what was asked for, in pictures and in words."""
+NOTHING = r"(?!)"
+"""Matches nowhere: of such an answer nothing is learnt."""
 
 
 def make(random: Random) -> Example:
@@ -216,12 +227,14 @@ def make(random: Random) -> Example:
 
 
 def make_to_look_at(random: Random) -> Example:
-    return _one_of(LOOKED_AT, random)(random, 1)
+    """For the vision tower alone: there is nothing to say."""
+    example = _one_of(LOOKED_AT, random)(random, 1)
+    return replace(example, turns=tuple(replace(turn, learnt=NOTHING) for turn in example.turns))
 
 
 def make_to_look_up(random: Random) -> Example:
-    """For the language model alone. It finds a letter by its word only after some hundred thousand lookups, and then within a few more steps."""
-    return _example(random, [], [_each_letter(random, WORDS)])
+    """For both, one drill each; ``lookups`` says why."""
+    return _one_of(LOOKED_UP, random)(random, 1)
 
 
 def _one_of(makers: tuple[tuple[Maker, int], ...], random: Random) -> Maker:

@@ -62,8 +62,12 @@ def count(scene: Scene, random: Random) -> Turn:
         question = f"How many {plural(noun)} are there?"
     if what != "all" and found:
         thought += f" Of these I count {listed([a(thing.name) for thing in found])}."
-    be = "is" if len(found) == 1 else "are"
-    return Turn("count", question, thought, f"There {be} {number(len(found), noun)}.", len(found))
+    return Turn("count", question, thought, how_many(len(found), noun), len(found))
+
+
+def how_many(count: int, noun: str) -> str:
+    """What was asked for before the number, not behind it: where it is said, it is looked up."""
+    return f"The number of {plural(noun)} is {count}."
 
 
 def quality(scene: Scene, random: Random) -> Turn:
@@ -85,7 +89,11 @@ def exists(scene: Scene, random: Random) -> Turn:
     else:
         thing = random.choice(scene.things)  # near misses: one half is right
         name = random.choice((f"{thing.colour} {random.choice(SHAPES)}", f"{random.choice(list(COLOURS))} {thing.shape}"))
-    return Turn("exists", f"Is there {a(name)} in the image?", seen(scene), "Yes." if name in names else "No.", name in names)
+    return Turn("exists", is_there(name), seen(scene), "Yes." if name in names else "No.", name in names)
+
+
+def is_there(name: str) -> str:
+    return f"Is there {a(name)} in the image?"
 
 
 def relation(scene: Scene, random: Random) -> Turn:
@@ -126,8 +134,8 @@ def choice(scene: Scene, random: Random) -> Turn:
     letter = "ABCD"[options.index(right)]
     boxed = random.random() < BOXED_SHARE
     question = "\n".join([asked.question, *(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True)), BOXED if boxed else LETTER_ONLY])
-    answer = f"It is {right}: \\boxed{{{letter}}}" if boxed else letter
-    return Turn("choice" if boxed else "choice of letter", question, f"{asked.thought} It is {right} {letter}.", answer, letter)
+    answer = f"{asked.answer} It is {right}: \\boxed{{{letter}}}" if boxed else letter
+    return Turn("choice" if boxed else "choice of letter", question, f"{asked.thought} {asked.answer} It is {right} {letter}.", answer, letter)
 
 
 def _which(scene: Scene, random: Random) -> Turn:
