@@ -48,7 +48,6 @@ def caption(scene: Scene, random: Random) -> Turn:
 def count(scene: Scene, random: Random) -> Turn:
     """Of all, of one colour or of one shape; zero is an answer too."""
     what = random.choice(("all", "colour", "shape"))
-    thought = seen(scene)
     if what == "all":
         found, noun = list(scene.things), "shape"
         question = random.choice(("How many shapes are in the image?", "How many shapes are there?", "Count the shapes."))
@@ -60,9 +59,7 @@ def count(scene: Scene, random: Random) -> Turn:
         shape = random.choice([thing.shape for thing in scene.things] * 2 + list(SHAPES)[:2])
         found, noun = [thing for thing in scene.things if thing.shape == shape], shape
         question = f"How many {plural(noun)} are there?"
-    if what != "all" and found:
-        thought += f" Of these I count {listed([a(thing.name) for thing in found])}."
-    return Turn("count", question, thought, how_many(len(found), noun), len(found))
+    return Turn("count", question, seen(scene), how_many(len(found), noun), len(found))
 
 
 def how_many(count: int, noun: str) -> str:
