@@ -41,6 +41,7 @@ LOOK_WEIGHT = 1.0
 LOOKS_TO_ONE_ANSWER = 2
 """How many times as many examples a step has that teaches to see or to look up."""
 REPORT_EVERY, SAVE_EVERY, JUDGE_EVERY = 20, 200, 500
+JUDGED_AT_ONCE = 24
 
 
 def known_texts() -> list[str]:
@@ -130,8 +131,8 @@ class Training:
         drawn = encoded(self.encoder, HELD_OUT, 512 if together else 64, examples.make if together else examples.make_to_look_up)
         drawn.sort(key=lambda example: len(example.ids))
         right: dict[str, list[bool]] = {}
-        for start in range(0, len(drawn), self.batch):
-            batch = Batch(drawn[start : start + self.batch]).to(self.device)
+        for start in range(0, len(drawn), JUDGED_AT_ONCE):
+            batch = Batch(drawn[start : start + JUDGED_AT_ONCE]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 seen = self.trainee.look(batch)[0] if len(batch.grids) else None
                 logits, wanted = self.trainee.answer(batch, seen)
@@ -148,8 +149,8 @@ class Training:
         names = ("colour", "shape", "character", "place", *("corner",) * 8)
         right: dict[str, list[Tensor]] = {}
         drawn = encoded(self.encoder, HELD_OUT + 2, 256, examples.make_to_look_at)
-        for start in range(0, len(drawn), self.batch):
-            batch = Batch(drawn[start : start + self.batch]).to(self.device)
+        for start in range(0, len(drawn), JUDGED_AT_ONCE):
+            batch = Batch(drawn[start : start + JUDGED_AT_ONCE]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 seen, _ = self.trainee.look(batch)
                 for name, (lit, logits, wanted) in zip(names, self.trainee.readings(seen.last_hidden_state, batch.labels), strict=True):
@@ -182,7 +183,7 @@ class Training:
                 )
             if self.step % SAVE_EVERY == 0 or self.step >= self.steps:
                 self.save()
-            if self.step % JUDGE_EVERY == 0:
+            if self.step % JUDGE_EVERY == 0 or self.step >= self.steps:
                 judged = {"step": self.step, "patches": self.judge_looks(), "right": self.judge()}
                 log.write(json.dumps(judged) + "\n")
                 click.echo(f"  {judged}", err=True)
@@ -193,7 +194,7 @@ class Training:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=1)
-@click.option("--steps", default=11000)
+@click.option("--steps", default=10500)
 @click.option(
     "--look-steps", default=2500, help="Steps at the beginning that teach, in turns, the vision tower to see and the language model to find what was asked for."
 )
