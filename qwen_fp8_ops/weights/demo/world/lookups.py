@@ -2,7 +2,7 @@
 
 The query stands before every lookup and only what is looked up is learnt, since nobody can know in which order it is asked for. A small
 model finds what was asked for only after some hundred thousand lookups, and then within a few steps; until then it guesses, however
-well it sees. A hundred steps of drills hold more lookups than thousands of steps of conversations.
+well it sees. A step of drills holds many times the lookups of a step of conversations.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ def each_count(scene: Scene, random: Random) -> Turn:
 
 
 def each_name(scene: Scene, random: Random) -> Turn:
-    """Is it there? As many pairs of a colour and a shape that are not there as there are, most of them with one half of a thing's."""
+    """Is it there? About as many that are not there as there are, each with the colour or the shape of one that is."""
     names = [thing.name for thing in scene.things]
     halves = [f"{one.colour} {other.shape}" for one in scene.things for other in scene.things]
-    halves += [f"{thing.colour} {random.choice(SHAPES)}" for thing in scene.things] + [
-        f"{random.choice(list(COLOURS))} {thing.shape}" for thing in scene.things
-    ]
+    halves += [f"{thing.colour} {random.choice(SHAPES)}" for thing in scene.things]
+    halves += [f"{random.choice(list(COLOURS))} {thing.shape}" for thing in scene.things]
     missing = sorted({*halves} - {*names})
     asked = names + random.sample(missing, min(len(missing), len(names) + 1))
     return _each("names", "Ask and answer what is there.", [f"{is_there(name)} {'Yes' if name in names else 'No'}." for name in asked], r"Yes|No", random)
 
 
 def each_place(scene: Scene, random: Random) -> Turn:
+    """In which third of the canvas each thing is."""
     facts = [f"The {thing.name} is at the {scene.place(thing)}." for thing in scene.things]
     return _each("places", "Say where each thing is.", facts, r"(?<=at the )[a-z ]+", random)
 
