@@ -183,7 +183,7 @@ class Training:
                 )
             if self.step % SAVE_EVERY == 0 or self.step >= self.steps:
                 self.save()
-            if self.step % JUDGE_EVERY == 0 or self.step >= self.steps:
+            if self.step % JUDGE_EVERY == 0 or self.step >= self.steps >= SAVE_EVERY:  # a run shorter than that is a trial
                 judged = {"step": self.step, "patches": self.judge_looks(), "right": self.judge()}
                 log.write(json.dumps(judged) + "\n")
                 click.echo(f"  {judged}", err=True)

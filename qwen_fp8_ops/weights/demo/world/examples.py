@@ -183,8 +183,12 @@ def _in_words(scene: Scene, turn: Turn) -> Turn:
 
 
 def scene_drill(random: Random, _turns: int = 1) -> Example:
-    scene = make_scene(random, random.choice((2, 3, 4, 4)))
+    scene = _full_scene(random)
     return about_scene(scene, [random.choice(lookups.EACH_OF_SCENE)(scene, random)], random)
+
+
+def _full_scene(random: Random) -> Scene:
+    return make_scene(random, random.choice((2, 3, 4, 4)))
 
 
 def several_drill(random: Random, _turns: int = 1) -> Example:
@@ -193,7 +197,7 @@ def several_drill(random: Random, _turns: int = 1) -> Example:
 
 
 def told_drill(random: Random, _turns: int = 1) -> Example:
-    scene = make_scene(random, random.choice((2, 3, 4, 4)))
+    scene = _full_scene(random)
     return _example(random, [], [_in_words(scene, random.choice(lookups.EACH_OF_WORDS)(scene, random))])
 
 
