@@ -162,7 +162,7 @@ def test_a_part_of_the_exam(live: LiveService) -> None:
     """The figures of the whole exam are in the README; a part of it tells whether something broke."""
     marks = evaluate(exam(20), f"{live.url}/v1", "qwen3-vl-fp8")
     assert (marks.mean("caption F1") or 0) > 0.9
-    assert (marks.mean("count") or 0) > 0.8
+    assert (marks.mean("count") or 0) > 0.7
     assert (marks.mean("multiple choice") or 0) > 0.75
     assert (marks.mean("box IoU") or 0) > 0.8
     assert (marks.mean("click inside") or 0) > 0.7

@@ -38,22 +38,22 @@ def dealt(drawn: list[Encoded]) -> list[list[Encoded]]:
     return [batch for batch in batches if batch]  # one long example may fill the place of two batches
 
 
-class Stream(IterableDataset[Batch]):
+class Stream(IterableDataset[list[Encoded]]):
     """Batch number ``begin`` and the following ones; the same ones for the same seed, wherever it begins."""
 
     def __init__(self, encoder: Encoder, seed: int, size: int, begin: int = 0, make: Maker = examples.make) -> None:
         self.encoder, self.seed, self.size, self.begin, self.make = encoder, seed, size, begin, make
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Encoded]]:
         pool = self.begin // POOL
         while True:
             batches = dealt(encoded(self.encoder, self.seed * 1_000_003 + pool, POOL * self.size, self.make))
             Random(pool).shuffle(batches)
-            for batch in batches[self.begin % POOL if pool == self.begin // POOL else 0 :]:
-                yield Batch(batch)
+            yield from batches[self.begin % POOL if pool == self.begin // POOL else 0 :]
             pool += 1
 
 
 def read(stream: Stream) -> Iterator[Batch]:
+    """Arrays come through the pipe and become tensors here: torch hands tensors over by a socket, and an interrupt in the middle of that is a traceback."""
     loader: Any = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6)
-    return iter(loader)
+    return map(Batch, loader)
